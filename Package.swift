@@ -1,0 +1,112 @@
+// swift-tools-version: 6.1
+import PackageDescription
+
+/// Targets are listed bottom-up: a target depends only on targets above it in this file.
+/// Pure targets import neither libpq nor a clock; `RepositoryTests` holds every target to that.
+let package = Package(
+    name: "meridian",
+    products: [
+        .executable(name: "meridian", targets: ["meridian"]),
+        .library(name: "TransactionEngine", targets: ["TransactionEngine"]),
+    ],
+    dependencies: [
+        .package(url: "https://github.com/apple/swift-argument-parser", from: "1.8.0"),
+        .package(url: "https://github.com/apple/swift-collections", from: "1.6.0"),
+        .package(url: "https://github.com/apple/swift-log", from: "1.16.0"),
+        .package(url: "https://github.com/apple/swift-metrics", from: "2.13.0"),
+        .package(url: "https://github.com/HdrHistogram/hdrhistogram-swift", from: "0.2.0"),
+        .package(url: "https://github.com/jpsim/Yams", from: "6.2.0"),
+        .package(url: "https://github.com/swift-server/swift-service-lifecycle", from: "2.13.0"),
+    ],
+    targets: [
+        // System libraries: a module map and a shim header, nothing else.
+        .systemLibrary(name: "CLibPQ", pkgConfig: "libpq", providers: [.apt(["libpq-dev"])]),
+        .systemLibrary(name: "CLinux"),
+
+        // Pure: values and state machines. No I/O, no clock, no randomness, no tasks.
+        .target(name: "TransactionCore"),
+        .target(name: "BoundedTime", dependencies: ["TransactionCore"]),
+        .target(
+            name: "TwoPhaseCommit",
+            dependencies: [
+                "TransactionCore", "BoundedTime",
+                .product(name: "HeapModule", package: "swift-collections"),
+                .product(name: "OrderedCollections", package: "swift-collections"),
+            ]
+        ),
+
+        // Simulation: a deterministic twin of the shells below, over the real pure targets above.
+        .target(name: "SimulationKit", dependencies: ["TransactionCore", "BoundedTime", "TwoPhaseCommit"]),
+
+        // Shells: one outside thing each.
+        .target(name: "SystemClock", dependencies: ["BoundedTime", "CLinux"]),
+        .target(
+            name: "ShardBackend",
+            dependencies: [
+                "CLibPQ", "CLinux", "TransactionCore",
+                .product(name: "DequeModule", package: "swift-collections"),
+                .product(name: "HeapModule", package: "swift-collections"),
+                .product(name: "Logging", package: "swift-log"),
+                .product(name: "Metrics", package: "swift-metrics"),
+            ]
+        ),
+        .target(name: "LocalCluster", dependencies: [.product(name: "Logging", package: "swift-log")]),
+
+        // Assemblies: what a node is made of, over the shells.
+        .target(name: "ShardSchema", dependencies: ["ShardBackend", "TransactionCore"]),
+        .target(
+            name: "TransactionEngine",
+            dependencies: [
+                "TransactionCore", "BoundedTime", "TwoPhaseCommit", "SystemClock", "ShardBackend", "ShardSchema",
+                .product(name: "Logging", package: "swift-log"),
+                .product(name: "Metrics", package: "swift-metrics"),
+            ]
+        ),
+        .target(
+            name: "BankWorkload",
+            dependencies: [
+                "TransactionEngine",
+                .product(name: "Histogram", package: "hdrhistogram-swift"),
+                .product(name: "Logging", package: "swift-log"),
+            ]
+        ),
+
+        // Executables: parse, assemble, run.
+        .executableTarget(
+            name: "meridian",
+            dependencies: [
+                "BankWorkload", "LocalCluster", "ShardSchema", "SimulationKit", "TransactionEngine",
+                .product(name: "ArgumentParser", package: "swift-argument-parser"),
+                .product(name: "Logging", package: "swift-log"),
+                .product(name: "ServiceLifecycle", package: "swift-service-lifecycle"),
+                .product(name: "Yams", package: "Yams"),
+            ]
+        ),
+        .executableTarget(
+            name: "meridian-bench",
+            dependencies: [
+                "BankWorkload", "CLibPQ", "LocalCluster", "ShardSchema", "TransactionEngine",
+                .product(name: "ArgumentParser", package: "swift-argument-parser"),
+                .product(name: "Histogram", package: "hdrhistogram-swift"),
+            ]
+        ),
+
+        // Tests.
+        .target(
+            name: "TestSupport",
+            dependencies: ["LocalCluster", "ShardBackend", "ShardSchema"],
+            path: "Tests/TestSupport"
+        ),
+        .testTarget(name: "TransactionCoreTests", dependencies: ["TransactionCore"]),
+        .testTarget(name: "BoundedTimeTests", dependencies: ["BoundedTime", "SystemClock"]),
+        .testTarget(name: "TwoPhaseCommitTests", dependencies: ["TwoPhaseCommit"]),
+        .testTarget(name: "SimulationTests", dependencies: ["SimulationKit"]),
+        .testTarget(name: "ShardBackendTests", dependencies: ["ShardBackend", "TestSupport"]),
+        .testTarget(
+            name: "PostgresIntegrationTests",
+            dependencies: ["BankWorkload", "LocalCluster", "ShardSchema", "TestSupport", "TransactionEngine"]
+        ),
+        .testTarget(name: "RepositoryTests"),
+    ],
+    swiftLanguageModes: [.v6]
+)

@@ -1,0 +1,58 @@
+/// A five-character SQLSTATE. Every code that Meridian itself raises is declared here, once.
+public struct SQLState: RawRepresentable, Hashable, Sendable, CustomStringConvertible {
+    public let rawValue: String
+
+    public init(rawValue: String) {
+        self.rawValue = rawValue
+    }
+
+    public var description: String { rawValue }
+
+    /// The two-character class.
+    public var errorClass: Substring { rawValue.prefix(2) }
+}
+
+extension SQLState {
+    /// A cross-shard transaction, or a feature, that Meridian does not support.
+    public static let featureNotSupported = SQLState(rawValue: "0A000")
+    /// The connection to a shard was lost, or could not be made.
+    public static let connectionFailure = SQLState(rawValue: "08006")
+    /// The transaction's outcome is not known yet; ask for it by its gid.
+    public static let transactionResolutionUnknown = SQLState(rawValue: "08007")
+    /// A value is out of its range, a timestamp from the far future among them.
+    public static let invalidParameterValue = SQLState(rawValue: "22023")
+    /// The transaction is over, or has failed before.
+    public static let inFailedTransaction = SQLState(rawValue: "25P02")
+    /// A write in a transaction that promised not to.
+    public static let readOnlyTransaction = SQLState(rawValue: "25006")
+    /// Nothing was committed, and trying again is safe.
+    public static let serializationFailure = SQLState(rawValue: "40001")
+    /// Chosen as the victim of a deadlock; trying again is safe.
+    public static let deadlockDetected = SQLState(rawValue: "40P01")
+    /// A prepared transaction of that name is not there.
+    public static let undefinedObject = SQLState(rawValue: "42704")
+    /// A table is not there.
+    public static let undefinedTable = SQLState(rawValue: "42P01")
+    /// A row with that key is there already.
+    public static let uniqueViolation = SQLState(rawValue: "23505")
+    /// The disk is full.
+    public static let diskFull = SQLState(rawValue: "53100")
+    /// Too many connections: the shard's limit, or the pool's.
+    public static let tooManyConnections = SQLState(rawValue: "53300")
+    /// A limit that the operator set was reached.
+    public static let configurationLimitExceeded = SQLState(rawValue: "53400")
+    /// The object is not in the state that the operation needs: another coordinator holds the shard.
+    public static let objectNotInPrerequisiteState = SQLState(rawValue: "55000")
+    /// A wait ended at its deadline, or the caller gave up.
+    public static let queryCanceled = SQLState(rawValue: "57014")
+    /// An operator ended the session.
+    public static let adminShutdown = SQLState(rawValue: "57P01")
+    /// The server is starting, stopping or not there yet.
+    public static let cannotConnectNow = SQLState(rawValue: "57P03")
+    /// The clock can't be trusted.
+    public static let clockNotTrusted = SQLState(rawValue: "58M01")
+    /// The asked timestamp is older than what the shards still keep.
+    public static let snapshotTooOld = SQLState(rawValue: "72000")
+    /// An invariant of Meridian's own does not hold.
+    public static let internalError = SQLState(rawValue: "XX000")
+}
