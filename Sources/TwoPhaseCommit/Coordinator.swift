@@ -204,7 +204,8 @@ public struct Coordinator: Sendable {
     }
 
     private mutating func finishIfDone() -> [Action] {
-        if case .settling(let decision, let votesMissing, let applying) = state, votesMissing.isEmpty, applying.isEmpty {
+        if case .settling(let decision, let votesMissing, let applying) = state, votesMissing.isEmpty, applying.isEmpty
+        {
             state = .finished(decision)
         }
         return []

@@ -11,10 +11,6 @@ public enum Decision: Hashable, Sendable {
 /// Only ``Coordinator`` makes one, so code that takes one can't run before its time (R2).
 public struct PreparedTransaction: Hashable, Sendable {
     public let id: TransactionID
-
-    init(id: TransactionID) {
-        self.id = id
-    }
 }
 
 /// The decision stands in the home shard's commit log: it may be applied and told.
@@ -23,11 +19,6 @@ public struct PreparedTransaction: Hashable, Sendable {
 public struct DecidedTransaction: Hashable, Sendable {
     public let id: TransactionID
     public let decision: Decision
-
-    init(id: TransactionID, decision: Decision) {
-        self.id = id
-        self.decision = decision
-    }
 }
 
 /// A participant's answer to PREPARE TRANSACTION.
