@@ -16,7 +16,7 @@ public struct BoundedClock: Sendable {
     /// Spanner's bound on the drift of a machine's clock, in microseconds per second that it shows (OSDI 2012, §3).
     public static let spannerDriftPartsPerMillion: Int64 = 200
 
-    /// After so many missed polls the last one no longer counts: Spanner's time daemons poll every 30 s, ours every 1 s.
+    /// After so many missed polls the last one no longer counts: Spanner polls every 30 s, we every second.
     public static let missedPollsMax: Int64 = 30
 
     /// By how much wall and monotonic clock may seem to disagree only because they are not read in one instant; such a
