@@ -27,8 +27,8 @@ public struct BoundedClock: Sendable {
     private let pollIntervalNanoseconds: Int64?
     /// The last poll that vouched for the wall clock on its present course: none before the first, none after a step.
     private var reference: Reference?
-    /// Why nothing can be given, if so.
-    private var refusal: ClockError? = .unpolled
+    /// What the source said instead of vouching for the clock, if that is the last it said.
+    private var refusal: ClockError?
     /// What the wall clock must show before timestamps are given again after a step back.
     private var regainedAtNanoseconds = Int64.min
     private var lastGiven: TimestampInterval?
@@ -107,7 +107,6 @@ public struct BoundedClock: Sendable {
             regainedAtNanoseconds = max(regainedAtNanoseconds, reading.wallNanoseconds - shift)
         }
         self.reference = nil
-        refusal = .unpolled
     }
 
     private func hasStepped(from reference: Reference, at reading: ClockReading) -> Bool {

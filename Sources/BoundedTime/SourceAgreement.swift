@@ -14,11 +14,10 @@ public struct SourceAgreement: Hashable, Sendable {
     /// Returns nil when no offset is shared by so many sources that fewer than half are faulty.
     public init?(of sources: [ClosedRange<Int64>]) {
         let quorum = sources.count - (sources.count - 1) / 2
-        let ends =
-            (sources.map { (offset: $0.lowerBound, opens: true) }
-            + sources.map { (offset: $0.upperBound, opens: false) })
-            // Ranges that only touch share that point, so one opens before the other closes.
-            .sorted { ($0.offset, $0.opens ? 0 : 1) < ($1.offset, $1.opens ? 0 : 1) }
+        let opening = sources.map { (offset: $0.lowerBound, opens: true) }
+        let closing = sources.map { (offset: $0.upperBound, opens: false) }
+        // Ranges that only touch share that point, so one opens before the other closes.
+        let ends = (opening + closing).sorted { $0.offset == $1.offset ? $0.opens && !$1.opens : $0.offset < $1.offset }
         var shared = 0
         var lower: Int64?
         var upper: Int64?
