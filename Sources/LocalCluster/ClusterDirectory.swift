@@ -1,6 +1,7 @@
 import Foundation
+import Synchronization
 
-/// The directory of a cluster, held by a lock for as long as this value is there.
+/// The directory of a cluster, locked against other processes until ``release()``.
 final class ClusterDirectory: Sendable {
     /// What is written down in a directory of ours.
     struct Record: Codable, Equatable {
@@ -14,7 +15,7 @@ final class ClusterDirectory: Sendable {
 
     let path: String
     let isTemporary: Bool
-    private let lock: Int32
+    private let lock: Mutex<Int32?>
 
     /// Makes a temporary directory.
     init() throws {
@@ -28,7 +29,7 @@ final class ClusterDirectory: Sendable {
         }
         path = String(decoding: template.dropLast().map { UInt8(bitPattern: $0) }, as: UTF8.self)
         isTemporary = true
-        lock = try Self.lock(path)
+        lock = Mutex(try Self.lock(path))
         Self.letServersIn(path)
     }
 
@@ -48,7 +49,7 @@ final class ClusterDirectory: Sendable {
                 hint: "give an empty directory, one that is not there yet, or one that was made by this command"
             )
         }
-        lock = try Self.lock(path)
+        lock = Mutex(try Self.lock(path))
         if isNew {
             Self.letServersIn(path)
             try write(Record(shards: []))
@@ -56,7 +57,7 @@ final class ClusterDirectory: Sendable {
     }
 
     deinit {
-        close(lock)
+        release()
     }
 
     /// The shards that were written down last.
@@ -76,9 +77,11 @@ final class ClusterDirectory: Sendable {
         try encoder.encode(record).write(to: URL(fileURLWithPath: Self.recordPath(path)), options: .atomic)
     }
 
-    /// Deletes a temporary directory and all that is in it.
-    func removeIfTemporary() {
+    /// Gives the directory back; deletes a temporary one and all that is in it.
+    func release() {
+        guard let descriptor = lock.withLock({ $0.take() }) else { return }
         if isTemporary { try? FileManager.default.removeItem(atPath: path) }
+        close(descriptor)
     }
 
     private static func recordPath(_ path: String) -> String { "\(path)/cluster.json" }

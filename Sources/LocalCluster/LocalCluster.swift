@@ -57,38 +57,33 @@ public final class LocalCluster: Sendable {
     private init(shards: Int?, data: String?, firstPort: UInt16?, settings: [String: String]) throws {
         let directory = try data.map(ClusterDirectory.init(keptAt:)) ?? ClusterDirectory()
         self.directory = directory
-        do {
-            let known = directory.isTemporary ? [] : try directory.read().shards
-            let count = shards ?? (known.isEmpty ? 3 : known.count)
-            guard known.isEmpty || known.count == count else {
-                throw LocalClusterError(
-                    "the cluster in \(directory.path) has \(known.count) shards, not \(count)",
-                    hint: "leave out the number of shards, or give another directory"
-                )
-            }
-            servers = try Self.makeServers(count, known: known, in: directory, firstPort: firstPort, settings: settings)
-            try writeDown()
-        } catch {
-            directory.removeIfTemporary()
-            throw error
+        let known = directory.isTemporary ? [] : try directory.read().shards
+        let count = shards ?? (known.isEmpty ? 3 : known.count)
+        guard known.isEmpty || known.count == count else {
+            throw LocalClusterError(
+                "the cluster in \(directory.path) has \(known.count) shards, not \(count)",
+                hint: "leave out the number of shards, or give another directory"
+            )
         }
+        servers = try Self.makeServers(count, known: known, in: directory, firstPort: firstPort, settings: settings)
+        try writeDown()
     }
 
-    /// Stops every server and deletes a temporary cluster's directory; also in a cancelled task, and after a crash of a
-    /// server.
+    /// Stops every server and gives the directory back, a temporary one by deleting it; also in a cancelled task. The
+    /// servers are not to be started again.
     public func stop() async {
         await withTaskGroup { group in
             for server in servers {
                 group.addTask { await server.stop(self.directory.isTemporary ? .immediate : .fast) }
             }
         }
-        directory.removeIfTemporary()
+        directory.release()
     }
 
     /// Kills every server and deletes a temporary cluster's directory, blocking the thread for a moment. For `atexit`.
     public func removeBlocking() {
         for server in servers { server.killBlocking() }
-        directory.removeIfTemporary()
+        directory.release()
     }
 
     private func writeDown() throws {

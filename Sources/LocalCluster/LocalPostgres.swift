@@ -21,7 +21,8 @@ public final class LocalPostgres: Sendable {
     public let name: String
     /// The directory that holds the server's data, log and socket.
     public let home: String
-    let installation: PostgresInstallation
+    /// The programs that it runs.
+    public let installation: PostgresInstallation
     private let settings: [String: String]
     private let isKept: Bool
     private let user: ServerUser?

@@ -49,7 +49,9 @@ public struct PostgresInstallation: Hashable, Sendable {
         // "postgres (PostgreSQL) 15.18 (Debian 15.18-0+deb12u1)", or "16beta2" for the second word of a beta.
         let words = output(of: "'\(directory)/postgres' --version").split(separator: " ")
         guard words.count > 2, let version = Int(words[2].prefix(while: \.isNumber)) else { return nil }
-        return PostgresInstallation(binaryDirectory: directory, majorVersion: version)
+        // A link in PATH leads to the directory that has the other programs too.
+        let real = URL(fileURLWithPath: programs[1]).resolvingSymlinksInPath().deletingLastPathComponent().path
+        return PostgresInstallation(binaryDirectory: real, majorVersion: version)
     }
 
     /// The first line that a shell command prints, empty when it fails.
