@@ -13,7 +13,7 @@ import TransactionCore
 /// the wall clock shows again what it would have shown without the step, even when the source vouches for it sooner:
 /// a process that has not looked since before the step may have given timestamps up to there.
 public struct BoundedClock: Sendable {
-    /// Spanner's bound on the drift of a machine's clock, in microseconds per second (OSDI 2012, §3).
+    /// Spanner's bound on the drift of a machine's clock, in microseconds per second that it shows (OSDI 2012, §3).
     public static let spannerDriftPartsPerMillion: Int64 = 200
 
     /// After so many missed polls the last one no longer counts: Spanner's time daemons poll every 30 s, ours every 1 s.
@@ -31,7 +31,7 @@ public struct BoundedClock: Sendable {
     private var refusal: ClockError? = .unpolled
     /// What the wall clock must show before timestamps are given again after a step back.
     private var regainedAtNanoseconds = Int64.min
-    private var latestGiven: TimestampInterval?
+    private var lastGiven: TimestampInterval?
 
     /// Makes a clock that gives nothing before its first poll.
     ///
@@ -82,12 +82,14 @@ public struct BoundedClock: Sendable {
         let uncertainty =
             uncertaintyNanoseconds(since: reference, at: reading)
             + abs(reference.shiftNanoseconds(at: reading))
-        let earliest = Timestamp(rawValue: reading.wallNanoseconds - uncertainty)
-        let latest = Timestamp(rawValue: reading.wallNanoseconds + uncertainty)
-        let interval = TimestampInterval(
-            earliest: max(earliest, latestGiven?.earliest ?? earliest), latest: max(latest, latestGiven?.latest ?? latest)
-        )
-        latestGiven = interval
+        var interval = TimestampInterval(
+            earliest: Timestamp(rawValue: reading.wallNanoseconds - uncertainty),
+            latest: Timestamp(rawValue: reading.wallNanoseconds + uncertainty))
+        if let lastGiven {
+            interval = TimestampInterval(
+                earliest: max(interval.earliest, lastGiven.earliest), latest: max(interval.latest, lastGiven.latest))
+        }
+        lastGiven = interval
         return interval
     }
 

@@ -14,9 +14,9 @@ extension IntervalClock {
     /// proof of a wrong clock: this one, or the one that chose it. To be asked when a shard is opened; it is what
     /// keeps timestamps from going back across a restart, which forgets how far the wall clock had come.
     public func check(newestTimestamp: Timestamp, on shard: ShardID) throws(ClockError) {
-        let shortfall = newestTimestamp.nanoseconds(since: try now().latest)
-        guard shortfall <= 0 else {
-            throw .behind(newestTimestamp: newestTimestamp, shard: shard, by: .nanoseconds(shortfall))
-        }
+        let latest = try now().latest
+        guard newestTimestamp > latest else { return }
+        let shortfall = Duration.nanoseconds(newestTimestamp.nanoseconds(since: latest))
+        throw .behind(newestTimestamp: newestTimestamp, shard: shard, by: shortfall)
     }
 }

@@ -51,7 +51,7 @@ enum KernelClock {
         guard uncertainty <= ClockSource.uncertaintyMax else {
             return .failure(
                 .unsynchronised(
-                    detail: "the kernel's clock may be wrong by \(uncertainty), the limit is \(ClockSource.uncertaintyMax)",
+                    detail: "the clock may be wrong by \(uncertainty), the limit is \(ClockSource.uncertaintyMax)",
                     hint: "see whether the time daemon reaches its servers (chronyc sources)"))
         }
         return .success(uncertainty)
