@@ -98,7 +98,7 @@ let package = Package(
             path: "Tests/TestSupport"
         ),
         .testTarget(name: "TransactionCoreTests", dependencies: ["TransactionCore"]),
-        .testTarget(name: "BoundedTimeTests", dependencies: ["BoundedTime", "SystemClock"]),
+        .testTarget(name: "BoundedTimeTests", dependencies: ["BoundedTime", "CLinux", "SystemClock", "TransactionCore"]),
         .testTarget(name: "TwoPhaseCommitTests", dependencies: ["TwoPhaseCommit"]),
         .testTarget(name: "SimulationTests", dependencies: ["SimulationKit"]),
         .testTarget(name: "ShardBackendTests", dependencies: ["ShardBackend", "TestSupport"]),

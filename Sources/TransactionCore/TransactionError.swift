@@ -45,7 +45,7 @@ public struct TransactionError: Error, Hashable, Sendable {
 }
 
 extension TransactionError: CustomStringConvertible {
-    /// psql's layout: `ERROR:  CODE: message`, then DETAIL, HINT and the shard on lines of their own.
+    /// The layout of psql's verbose errors: `CODE: message`, then DETAIL, HINT and the shard on lines of their own.
     public var description: String {
         var lines = ["\(sqlState): \(message)"]
         if let detail { lines.append("DETAIL:  \(detail)") }
