@@ -75,7 +75,8 @@ let package = Package(
         .executableTarget(
             name: "meridian",
             dependencies: [
-                "BankWorkload", "LocalCluster", "ShardSchema", "SimulationKit", "TransactionEngine",
+                "BankWorkload", "LocalCluster", "ShardBackend", "ShardSchema", "SimulationKit", "SystemClock",
+                "TransactionCore", "TransactionEngine",
                 .product(name: "ArgumentParser", package: "swift-argument-parser"),
                 .product(name: "Logging", package: "swift-log"),
                 .product(name: "ServiceLifecycle", package: "swift-service-lifecycle"),
@@ -106,6 +107,7 @@ let package = Package(
             name: "PostgresIntegrationTests",
             dependencies: ["BankWorkload", "LocalCluster", "ShardSchema", "TestSupport", "TransactionEngine"]
         ),
+        .testTarget(name: "meridianTests", dependencies: ["LocalCluster", "TestSupport", "meridian"]),
         .testTarget(name: "RepositoryTests"),
     ],
     swiftLanguageModes: [.v6]
