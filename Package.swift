@@ -26,7 +26,7 @@ let package = Package(
         // Pure: values and state machines. No I/O, no clock, no randomness, no tasks.
         .target(name: "TransactionCore"),
         .target(name: "BoundedTime", dependencies: ["TransactionCore"]),
-        .target(name: "TwoPhaseCommit", dependencies: ["TransactionCore"]),
+        .target(name: "TwoPhaseCommit", dependencies: ["TransactionCore", "BoundedTime"]),
 
         // Simulation: a deterministic twin of the shells below, over the real pure targets above.
         .target(name: "SimulationKit", dependencies: ["TransactionCore", "BoundedTime", "TwoPhaseCommit"]),
@@ -68,7 +68,8 @@ let package = Package(
         .executableTarget(
             name: "meridian",
             dependencies: [
-                "BankWorkload", "LocalCluster", "ShardSchema", "SimulationKit", "TransactionEngine",
+                "BankWorkload", "LocalCluster", "ShardBackend", "ShardSchema", "SimulationKit", "SystemClock",
+                "TransactionCore", "TransactionEngine",
                 .product(name: "ArgumentParser", package: "swift-argument-parser"),
                 .product(name: "Logging", package: "swift-log"),
                 .product(name: "ServiceLifecycle", package: "swift-service-lifecycle"),
@@ -91,7 +92,7 @@ let package = Package(
             path: "Tests/TestSupport"
         ),
         .testTarget(name: "TransactionCoreTests", dependencies: ["TransactionCore"]),
-        .testTarget(name: "BoundedTimeTests", dependencies: ["BoundedTime", "CLinux", "SystemClock"]),
+        .testTarget(name: "BoundedTimeTests", dependencies: ["BoundedTime", "CLinux", "SystemClock", "TransactionCore"]),
         .testTarget(name: "TwoPhaseCommitTests", dependencies: ["TwoPhaseCommit"]),
         .testTarget(name: "SimulationTests", dependencies: ["SimulationKit"]),
         .testTarget(name: "ShardBackendTests", dependencies: ["ShardBackend", "TestSupport"]),
@@ -99,6 +100,7 @@ let package = Package(
             name: "PostgresIntegrationTests",
             dependencies: ["BankWorkload", "LocalCluster", "ShardSchema", "TestSupport", "TransactionEngine"]
         ),
+        .testTarget(name: "meridianTests", dependencies: ["LocalCluster", "TestSupport", "meridian"]),
         .testTarget(name: "RepositoryTests"),
     ],
     swiftLanguageModes: [.v6]

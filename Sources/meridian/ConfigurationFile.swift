@@ -1,0 +1,147 @@
+import Foundation
+import SystemClock
+import TransactionCore
+import Yams
+
+extension ClusterConfiguration {
+    /// Reads a configuration file. Throws ``ConfigurationError`` that names the file, the line and what is allowed there.
+    init(contentsOf path: String) throws {
+        let text: String
+        do {
+            text = try String(contentsOfFile: path, encoding: .utf8)
+        } catch {
+            let reason = FileManager.default.fileExists(atPath: path) ? "\(error.localizedDescription)" : nil
+            throw ConfigurationError(
+                "could not read configuration file \(path)", detail: reason ?? "there is no such file"
+            )
+        }
+        try self.init(yaml: text, file: path)
+    }
+
+    /// Reads the text of a configuration file; `file` is for messages.
+    init(yaml: String, file: String) throws {
+        let root: Node
+        do {
+            root = try Yams.compose(yaml: yaml) ?? Node([(Node, Node)]())
+        } catch {
+            throw ConfigurationError("configuration file \(file) is not YAML", detail: "\(error)")
+        }
+        let keys = ["node", "shards", "clock", "retention", "pool", "timeouts"]
+        try self.init(ConfigurationSection(root, file: file, path: "", keys: keys))
+    }
+
+    private init(_ section: ConfigurationSection) throws {
+        let shards = try section.sections("shards", keys: ["name", "conninfo"]).map { shard in
+            Shard(
+                name: try shard.required("name", Shard.nameExplanation) { ShardID($0) },
+                conninfo: try shard.required("conninfo", "a conninfo is what libpq takes, like host=db1 dbname=bank") {
+                    $0.contains("=") || $0.contains("://") ? $0 : nil
+                }
+            )
+        }
+        do {
+            try Shard.check(shards)
+        } catch let error as ConfigurationError {
+            throw ConfigurationError(
+                "in configuration file \(section.file): \(error.message)", detail: error.detail, hint: error.hint
+            )
+        }
+        self.init(shards: shards)
+
+        let number = "a node's number is 1 to \(NodeID.maximum)"
+        node = try section.value("node", number) { UInt16($0).flatMap { $0 > 0 ? NodeID(rawValue: $0) : nil } } ?? node
+        retention = try section.duration("retention", in: .seconds(1) ... .seconds(365 * 86_400)) ?? retention
+        clock = try section.section("clock", keys: ["source", "uncertainty"]).map(Self.clock) ?? clock
+        if let section = try section.section("pool", keys: ["connections", "wait"]) {
+            pool.connections =
+                try section.value("connections", "it is 1 to 10000") {
+                    Int($0).flatMap { (1...10_000).contains($0) ? $0 : nil }
+                } ?? pool.connections
+            pool.wait = try section.duration("wait", in: .zero ... .seconds(3600)) ?? pool.wait
+        }
+        if let section = try section.section("timeouts", keys: ["connect", "request"]) {
+            let range: ClosedRange<Duration> = .milliseconds(1) ... .seconds(3600)
+            timeouts.connect = try section.duration("connect", in: range) ?? timeouts.connect
+            timeouts.request = try section.duration("request", in: range) ?? timeouts.request
+        }
+    }
+
+    private static func clock(_ section: ConfigurationSection) throws -> ClockSource {
+        let uncertainty = try section.duration("uncertainty", in: .zero...ClockSource.uncertaintyMax)
+        return try section.required("source", "it is host or kernel") {
+            try? ClockSource(name: $0, uncertainty: uncertainty ?? ClockSource.uncertaintyDefault)
+        }
+    }
+}
+
+/// One mapping of a configuration file. It knows where it is, and that it has no keys but those allowed.
+private struct ConfigurationSection {
+    let file: String
+    private let path: String
+    private let mapping: Node.Mapping
+
+    init(_ node: Node, file: String, path: String, keys: [String]) throws {
+        self.file = file
+        self.path = path
+        guard case .mapping(let mapping) = node else {
+            throw Self.error(
+                "\(path.isEmpty ? "the file" : "\"\(path)\"") is not a list of keys and values", at: node, file: file,
+                detail: "the keys are \(keys.joined(separator: ", "))"
+            )
+        }
+        self.mapping = mapping
+        for (key, _) in mapping where !keys.contains(key.string ?? "") {
+            let place = path.isEmpty ? "" : " in \"\(path)\""
+            throw Self.error(
+                "unknown key \"\(key.string ?? "?")\"\(place)", at: key, file: file,
+                detail: "the keys are \(keys.joined(separator: ", "))"
+            )
+        }
+    }
+
+    /// A section below this one, nil when it isn't there.
+    func section(_ key: String, keys: [String]) throws -> ConfigurationSection? {
+        try mapping[Node(key)].map { try ConfigurationSection($0, file: file, path: path(to: key), keys: keys) }
+    }
+
+    /// The sections of a list; none when it isn't there.
+    func sections(_ key: String, keys: [String]) throws -> [ConfigurationSection] {
+        guard let node = mapping[Node(key)] else { return [] }
+        guard case .sequence(let list) = node else {
+            throw Self.error("\"\(path(to: key))\" is not a list", at: node, file: file)
+        }
+        return try list.enumerated().map { index, node in
+            try ConfigurationSection(node, file: file, path: "\(path(to: key))[\(index + 1)]", keys: keys)
+        }
+    }
+
+    /// The value of a key, nil when it isn't there; `parse` returns nil for what `allowed` rules out.
+    func value<Value>(_ key: String, _ allowed: String, _ parse: (String) throws -> Value?) throws -> Value? {
+        guard let node = mapping[Node(key)] else { return nil }
+        guard case .scalar(let scalar) = node, let value = try parse(scalar.string) else {
+            let given = node.scalar.map { "can't be \"\($0.string)\"" } ?? "is not a single value"
+            throw Self.error("\"\(path(to: key))\" \(given)", at: node, file: file, detail: allowed)
+        }
+        return value
+    }
+
+    /// The value of a key that must be there.
+    func required<Value>(_ key: String, _ allowed: String, _ parse: (String) throws -> Value?) throws -> Value {
+        if let value = try value(key, allowed, parse) { return value }
+        throw Self.error("\"\(path(to: key))\" is missing", at: .mapping(mapping), file: file, detail: allowed)
+    }
+
+    func duration(_ key: String, in range: ClosedRange<Duration>) throws -> Duration? {
+        let bounds = "\(DurationArgument(range.lowerBound)) to \(DurationArgument(range.upperBound))"
+        return try value(key, "it is \(bounds); \(DurationArgument.explanation)") { text in
+            DurationArgument(argument: text).flatMap { range.contains($0.duration) ? $0.duration : nil }
+        }
+    }
+
+    private func path(to key: String) -> String { path.isEmpty ? key : "\(path).\(key)" }
+
+    private static func error(_ message: String, at node: Node, file: String, detail: String? = nil) -> any Error {
+        let line = node.mark.map { ", line \($0.line)" } ?? ""
+        return ConfigurationError("in configuration file \(file)\(line): \(message)", detail: detail)
+    }
+}

@@ -1,0 +1,83 @@
+import Foundation
+import TransactionCore
+
+/// The configuration file that a `meridian dev` leaves for this user's other commands while it runs.
+///
+/// It is locked for as long as its process lives, so that the file of one that was killed is told from one in use.
+final class DevConfigurationFile: Sendable {
+    let path: String
+    private let descriptor: Int32
+
+    /// Writes the file, readable by this user only.
+    init(_ configuration: ClusterConfiguration, uncertainty: Duration) throws {
+        let directory = try Self.directory()
+        path = "\(directory)/dev-\(getpid()).yaml"
+        // Written and locked under another name first, so that nobody finds it half-written or unlocked.
+        let unfinished = "\(path).unfinished"
+        unlink(unfinished)
+        descriptor = open(unfinished, O_RDWR | O_CREAT | O_EXCL | O_CLOEXEC, 0o600)
+        let text = Array(Self.text(configuration, uncertainty: uncertainty).utf8)
+        guard descriptor >= 0, flock(descriptor, LOCK_EX | LOCK_NB) == 0,
+            write(descriptor, text, text.count) == text.count, rename(unfinished, path) == 0
+        else {
+            throw ConfigurationError("could not write \(path)", detail: String(cString: strerror(errno)))
+        }
+    }
+
+    /// Deletes the file.
+    func remove() {
+        unlink(path)
+    }
+
+    deinit {
+        close(descriptor)
+    }
+
+    /// The files of the processes that run now; those of dead ones are deleted.
+    static func running() throws -> [String] {
+        let directory = try directory()
+        let names = try FileManager.default.contentsOfDirectory(atPath: directory).sorted()
+        return names.filter { $0.hasPrefix("dev-") && $0.hasSuffix(".yaml") }.map { "\(directory)/\($0)" }
+            .filter { path in
+                let descriptor = open(path, O_RDONLY | O_CLOEXEC)
+                guard descriptor >= 0 else { return false }
+                defer { close(descriptor) }
+                guard flock(descriptor, LOCK_SH | LOCK_NB) == 0 else { return true }
+                unlink(path)
+                return false
+            }
+    }
+
+    /// This user's own directory: in XDG_RUNTIME_DIR, else in /tmp, where somebody else may have made it before.
+    private static func directory() throws -> String {
+        let runtime = ProcessInfo.processInfo.environment["XDG_RUNTIME_DIR"].flatMap { $0.isEmpty ? nil : $0 }
+        let path = runtime.map { "\($0)/meridian" } ?? "/tmp/meridian-\(geteuid())"
+        mkdir(path, 0o700)
+        var status = stat()
+        guard lstat(path, &status) == 0 else {
+            throw ConfigurationError("could not make \(path)", detail: String(cString: strerror(errno)))
+        }
+        guard status.st_mode & S_IFMT == S_IFDIR, status.st_uid == geteuid(), status.st_mode & 0o077 == 0 else {
+            throw ConfigurationError(
+                "\(path) is not a directory that only this user can enter",
+                detail: "what other users can write there would decide which shards are used",
+                hint: "remove it, or set XDG_RUNTIME_DIR"
+            )
+        }
+        return path
+    }
+
+    private static func text(_ configuration: ClusterConfiguration, uncertainty: Duration) -> String {
+        let shards = configuration.shards.map { shard in
+            "  - name: \(shard.name)\n    conninfo: \(shard.conninfo)\n"
+        }
+        return """
+            node: \(configuration.node)
+            clock:
+              source: host
+              uncertainty: \(DurationArgument(uncertainty))
+            shards:
+            \(shards.joined())
+            """
+    }
+}
