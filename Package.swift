@@ -100,7 +100,6 @@ let package = Package(
             name: "PostgresIntegrationTests",
             dependencies: ["BankWorkload", "LocalCluster", "ShardSchema", "TestSupport", "TransactionEngine"]
         ),
-        .testTarget(name: "meridianTests", dependencies: ["LocalCluster", "TestSupport", "meridian"]),
         .testTarget(name: "RepositoryTests"),
     ],
     swiftLanguageModes: [.v6]
