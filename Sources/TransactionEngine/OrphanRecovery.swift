@@ -76,7 +76,7 @@ struct OrphanRecovery: Sendable {
         try await !run([ShardSchema.decision(of: id)], on: shard)[0].isEmpty
     }
 
-    private func run(_ statements: [SQLStatement], on shard: ShardID) async throws(ShardError) -> [SQLResult] {
+    func run(_ statements: [SQLStatement], on shard: ShardID) async throws(ShardError) -> [SQLResult] {
         guard let pool = control[shard] else {
             throw ShardError(.invalidUse, "the transaction's shard \"\(shard)\" is not configured here")
         }

@@ -15,23 +15,27 @@ public struct Snapshot: Sendable {
 
     /// Reads on one shard, waiting until the shard's safe time has reached the snapshot (R8).
     ///
-    /// Tables are named without their schema. `statement` must not write.
+    /// `statement` must not write.
     ///
+    /// - Parameter schema: the schema of the tables, which `statement` names without it: the state at a timestamp is read
+    ///   through views that stand in the place of that schema.
     /// - Throws: ``TransactionError``; SQLSTATE 72000 when the shards no longer keep the timestamp.
-    public func read(_ statement: SQLStatement, on shard: ShardID) async throws(TransactionError) -> SQLResult {
-        try await engine.read(statement, at: timestamp, on: shard)
+    public func read(
+        _ statement: SQLStatement, in schema: String = "public", on shard: ShardID
+    ) async throws(TransactionError) -> SQLResult {
+        try await engine.read(statement, in: schema, at: timestamp, on: shard)
     }
 
     /// Reads on several shards at once. The results stand in the order of `shards`.
     public func read(
-        _ statement: SQLStatement, on shards: [ShardID]
+        _ statement: SQLStatement, in schema: String = "public", on shards: [ShardID]
     ) async throws(TransactionError) -> [SQLResult] {
         let (engine, timestamp) = (engine, timestamp)
         let results = await withTaskGroup(of: (Int, Result<SQLResult, TransactionError>).self) { group in
             for (index, shard) in shards.enumerated() {
                 group.addTask(executorPreference: engine.loop) {
                     do throws(TransactionError) {
-                        return (index, .success(try await engine.read(statement, at: timestamp, on: shard)))
+                        return (index, .success(try await engine.read(statement, in: schema, at: timestamp, on: shard)))
                     } catch {
                         return (index, .failure(error))
                     }

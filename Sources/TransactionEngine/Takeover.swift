@@ -33,7 +33,7 @@ struct Takeover: Sendable {
         do throws(EngineStartError) {
             // One order for all coordinators, so that two that start at once don't lock each other out for ever.
             for shard in configuration.shards.sorted(by: { $0.id < $1.id }) {
-                let lock = try configuration.lock(of: shard)
+                let lock = try configuration.lock(of: shard.id)
                 locks[shard.id] = try await lock.acquire(on: loop, deadline: deadline)
                 try await checkIdentity(shard.id, locks[shard.id]!)
             }

@@ -24,7 +24,7 @@ extension TransactionEngine {
         // Whatever was acknowledged or read at before has passed. Any other timestamp must pass first: no commit of a
         // later engine, which can't know of this read, is given a timestamp that has passed.
         if timestamp > tracker.strongReadTimestamp, !now.isAfter(timestamp) {
-            let limit = now.latest.advanced(byNanoseconds: configuration.readAheadMax.wholeNanoseconds)
+            let limit = now.latest.advanced(byNanoseconds: configuration.readAheadMax.nanoseconds)
             guard timestamp <= limit else {
                 throw TransactionError(
                     .invalidParameterValue, "the read timestamp \(timestamp) lies too far in the future",
@@ -38,7 +38,7 @@ extension TransactionEngine {
 
     /// Runs `statement` on `shard` at `timestamp`, once the shard's safe time has reached it (R8, R10).
     func read(
-        _ statement: SQLStatement, at timestamp: Timestamp, on shard: ShardID
+        _ statement: SQLStatement, in schema: String, at timestamp: Timestamp, on shard: ShardID
     ) async throws(TransactionError) -> SQLResult {
         guard let pools = pools[shard] else { throw Self.unknownShard(shard) }
         try await reachSafeTime(timestamp, on: shard)
@@ -46,7 +46,7 @@ extension TransactionEngine {
         do throws(ShardError) {
             let connection = try await pools.readers.lease(deadline: .now + configuration.admissionTimeout)
             do throws(ShardError) {
-                let statements = ShardSchema.readPrologue(at: timestamp) + [statement, Statement.commit]
+                let statements = ShardSchema.readPrologue(at: timestamp, schemas: [schema]) + [statement, Statement.commit]
                 let deadline = ContinuousClock.now + configuration.statementTimeout
                 let results = try await connection.run(statements, deadline: deadline)
                 await pools.readers.giveBack(connection)
@@ -103,5 +103,15 @@ extension TransactionEngine {
         // Whoever has been told that it committed expects to read it (R9).
         tracker.acknowledged(id.commitTimestamp)
         return .committed(id.commitTimestamp)
+    }
+
+    /// Runs one read-only statement on `shard` as it is now, outside every transaction order: for looking at what
+    /// Meridian itself keeps there. Reading a client's tables this way breaks R10.
+    public func inspect(_ statement: SQLStatement, on shard: ShardID) async throws(TransactionError) -> SQLResult {
+        do throws(ShardError) {
+            return try await recovery.run([statement], on: shard)[0]
+        } catch {
+            throw TransactionError(error, shard: shard)
+        }
     }
 }

@@ -1,3 +1,4 @@
+import BoundedTime
 import TransactionCore
 
 /// One read-write transaction from the client's COMMIT to the last participant's: two-phase commit with the home shard
@@ -14,7 +15,7 @@ import TransactionCore
 public struct Coordinator: Sendable {
     /// An order to the shell.
     public enum Action: Hashable, Sendable {
-        /// Call ``Coordinator/commitWaitEnded(at:)`` when the clock says that this timestamp has passed.
+        /// Call ``Coordinator/commitWaitEnded(_:)`` when the clock says that this timestamp has passed.
         case waitOut(Timestamp)
         /// Log the commit timestamp on this shard and PREPARE TRANSACTION there.
         case prepare(ShardID)
@@ -101,10 +102,10 @@ public struct Coordinator: Sendable {
         }
     }
 
-    /// The shell believes that commit-wait is over; if the clock's interval says otherwise it waits on.
-    public mutating func commitWaitEnded(at now: TimestampInterval) -> [Action] {
+    /// Commit-wait is over: the commit timestamp has certainly passed.
+    public mutating func commitWaitEnded(_ passed: PassedTimestamp) -> [Action] {
+        precondition(passed.timestamp >= id.commitTimestamp, "\(passed.timestamp) has passed, not that of \(id)")
         guard case .preparing(let votesMissing, false) = state else { return [] }
-        guard now.isAfter(id.commitTimestamp) else { return [.waitOut(id.commitTimestamp)] }
         state = .preparing(votesMissing: votesMissing, isWaitOver: true)
         return commitHomeIfReady()
     }
