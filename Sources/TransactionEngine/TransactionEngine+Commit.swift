@@ -77,8 +77,18 @@ extension TransactionEngine {
             await rollback(sessions)
             throw error
         }
+        for (index, session) in sessions.enumerated() {
+            do throws(TransactionError) {
+                // Its answer is the proof that the read locks were held until now: see ``confirm(on:_:)``.
+                _ = try await run([Statement.commit], on: session)
+                await giveBack(session)
+            } catch {
+                await rollback(Array(sessions[index...]))
+                throw error
+            }
+        }
         tracker.acknowledged(timestamp)
-        await rollback(sessions)
+        transactionClosed()
         return timestamp
     }
 
@@ -90,6 +100,7 @@ extension TransactionEngine {
             case .answer(let answer): self.answer(answer, run)
             case .waitOut: Task { await commitWait(run) }
             case .prepare(let shard): Task { await prepare(on: shard, run) }
+            case .confirm(let shard): Task { await confirm(on: shard, run) }
             case .commitHome(let prepared): Task { await commitHome(prepared, run) }
             case .findDecision: Task { await findDecision(run) }
             case .apply(let decided, let shard): Task { await apply(decided, on: shard, run) }
@@ -174,8 +185,22 @@ extension TransactionEngine {
         }
         await reached
         let actions = run.coordinator.voteReceived(vote, from: shard)
-        if case .preparing(let missing, _) = run.coordinator.state, missing.isEmpty { run.preparedAt = .now }
+        if case .preparing(let missing, _, _) = run.coordinator.state, missing.isEmpty { run.preparedAt = .now }
         perform(actions, run)
+    }
+
+    /// Asks for any answer in the open transaction of a shard that was only read: had its session been lost, the read
+    /// locks would be gone, and another transaction might have changed what was read.
+    private func confirm(on shard: ShardID, _ run: CommitRun) async {
+        let confirmation: Confirmation
+        do throws(ShardError) {
+            let connection = run.connection(to: shard)!
+            _ = try await connection.run([Statement.confirm], deadline: .now + configuration.statementTimeout)
+            confirmation = .held
+        } catch {
+            confirmation = .lost(TransactionError(error, shard: shard))
+        }
+        perform(run.coordinator.confirmed(confirmation, by: shard), run)
     }
 
     private func commitHome(_ prepared: PreparedTransaction, _ run: CommitRun) async {
@@ -285,6 +310,7 @@ extension TransactionEngine {
 enum Statement {
     static let commit = SQLStatement("COMMIT")
     static let rollback = SQLStatement("ROLLBACK")
+    static let confirm = SQLStatement("SELECT")
 
     static func prepare(_ id: TransactionID) -> SQLStatement {
         SQLStatement("PREPARE TRANSACTION '\(id)'", isPrepared: false)
