@@ -19,8 +19,7 @@ struct ShardFacts: Equatable, Sendable {
             'default_transaction_read_only', 'idle_in_transaction_session_timeout')
         UNION ALL SELECT 'user', current_user
         UNION ALL SELECT 'database', current_database()
-        UNION ALL SELECT 'identity', concat_ws('/', pg_postmaster_start_time(), current_setting('port'), oid)
-            FROM pg_database WHERE datname = current_database()
+        UNION ALL SELECT 'server', concat_ws('/', pg_postmaster_start_time(), current_setting('port'))
         UNION ALL SELECT 'is_standby', pg_is_in_recovery()::text
         UNION ALL SELECT 'schema', CASE
             WHEN to_regnamespace('meridian') IS NULL

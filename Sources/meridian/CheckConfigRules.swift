@@ -1,4 +1,6 @@
+import Foundation
 import LocalCluster
+import ShardBackend
 import TransactionCore
 
 /// What makes a shard unfit, or slow, or unsafe. Pure: facts in, findings out.
@@ -19,15 +21,28 @@ struct ConfigurationRules {
         return all.compactMap(\.self).sorted { $0.severity > $1.severity }
     }
 
-    /// Shards that are one database of one server under two names.
-    func duplicates(_ shards: [(name: ShardID, facts: ShardFacts)]) -> [Finding] {
-        Dictionary(grouping: shards) { $0.facts.answers["identity"] ?? $0.name.rawValue }.values
+    /// A shard that gave no answer.
+    func unreachable(_ shard: ShardID, _ error: ShardError) -> Finding {
+        let message = error.message.replacingOccurrences(of: "\n", with: " ")
+        return Finding(
+            .refused, shard.rawValue, message,
+            hint: "start the server, or correct the shard's conninfo; \"psql\" takes the same one"
+        )
+    }
+
+    /// Shards that share a server. A transaction has one name on all its shards, and a server takes each name once.
+    func sharedServers(_ shards: [(name: ShardID, facts: ShardFacts)]) -> [Finding] {
+        Dictionary(grouping: shards) { $0.facts.answers["server"] ?? $0.name.rawValue }.values
             .filter { $0.count > 1 }
             .map { group in
                 let names = group.map(\.name.rawValue).sorted().joined(separator: ", ")
+                let isOneDatabase = Set(group.map { $0.facts.answers["database"] }).count == 1
                 return Finding(
-                    .refused, names, "these shards are one and the same database of one server",
-                    hint: "give each its own server, or at least its own database"
+                    .refused, names,
+                    isOneDatabase
+                        ? "these shards are one and the same database"
+                        : "these shards are on one server, which can't prepare a transaction of both",
+                    hint: "give each shard its own server"
                 )
             }
             .sorted { $0.subject < $1.subject }

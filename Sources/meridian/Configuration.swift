@@ -97,7 +97,7 @@ extension ClusterConfiguration.Shard {
                 guard earlier.conninfoWords != shard.conninfoWords else {
                     throw ConfigurationError(
                         "shards \"\(earlier.name)\" and \"\(shard.name)\" have the same conninfo",
-                        hint: "give each its own server, or at least its own database"
+                        hint: "give each its own server"
                     )
                 }
             }

@@ -1,4 +1,5 @@
 import Foundation
+import Synchronization
 
 /// A `meridian` command of this build, running as its users run it. Killed when the last reference to it goes.
 public final class RunningCommand: Sendable {
@@ -11,6 +12,11 @@ public final class RunningCommand: Sendable {
     public let processID: Int32
     private let outputs: TemporaryDirectory
     private let exit: Task<Int32, Never>
+    private let isOver: Over
+
+    private final class Over: Sendable {
+        let value = Mutex(false)
+    }
 
     /// Starts it, with `environment` over that of this process.
     public init(_ arguments: [String], environment: [String: String] = [:]) throws {
@@ -24,7 +30,10 @@ public final class RunningCommand: Sendable {
         process.standardOutput = try Self.file("\(outputs.path)/output")
         process.standardError = try Self.file("\(outputs.path)/errors")
         let (exits, continuation) = AsyncStream.makeStream(of: Int32.self)
+        let isOver = Over()
+        self.isOver = isOver
         process.terminationHandler = { process in
+            isOver.value.withLock { $0 = true }
             let isSignal = process.terminationReason == .uncaughtSignal
             continuation.yield(isSignal ? -process.terminationStatus : process.terminationStatus)
         }
@@ -46,9 +55,9 @@ public final class RunningCommand: Sendable {
     /// What it has said on standard error so far.
     public var errors: String { (try? String(contentsOfFile: "\(outputs.path)/errors", encoding: .utf8)) ?? "" }
 
-    /// Sends it a signal.
+    /// Sends it a signal, unless it has ended.
     public func signal(_ number: Int32) {
-        kill(processID, number)
+        isOver.value.withLock { if !$0 { _ = kill(processID, number) } }
     }
 
     /// Waits until it has printed `text`, on standard error too. Throws ``TimedOut``.
@@ -66,9 +75,9 @@ public final class RunningCommand: Sendable {
     /// takes longer than `duration`.
     @discardableResult
     public func exitStatus(within duration: Duration = .seconds(60)) async -> Int32 {
-        let killer = Task {
+        let killer = Task { [weak self] in
             try await Task.sleep(for: duration)
-            signal(SIGKILL)
+            self?.signal(SIGKILL)
         }
         defer { killer.cancel() }
         return await exit.value

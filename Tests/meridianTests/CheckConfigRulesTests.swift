@@ -9,7 +9,7 @@ import TransactionCore
         "server_version": "15.18", "server_version_num": "150018", "max_prepared_transactions": "300",
         "max_connections": "300", "superuser_reserved_connections": "3", "fsync": "on", "full_page_writes": "on",
         "synchronous_commit": "on", "wal_level": "replica", "default_transaction_read_only": "off",
-        "idle_in_transaction_session_timeout": "0", "user": "app", "database": "bank", "identity": "a",
+        "idle_in_transaction_session_timeout": "0", "user": "app", "database": "bank", "server": "a",
         "is_standby": "false", "schema": "can be made", "sees_sessions": "true", "sessions": "1",
         "role_connections": "-1", "database_connections": "-1",
     ]
@@ -77,13 +77,20 @@ import TransactionCore
         #expect(warning.message == "its clock is 2000 ms behind this machine's")
     }
 
-    @Test("two names of one database are refused together")
-    func duplicates() throws {
-        let shards = try ["a", "b", "c"].map { name in
-            let facts = ShardFacts(answers: ["identity": name == "c" ? "other" : "same"], clockOffset: (0, 0))
-            return (name: try #require(ShardID(name)), facts: facts)
+    @Test("shards that share a server are refused together, all the more so when they are one database")
+    func sharedServers() throws {
+        func findings(_ shards: [(name: String, server: String, database: String)]) throws -> [Finding] {
+            let rules = ConfigurationRules(configuration: ClusterConfiguration(shards: []))
+            return try rules.sharedServers(
+                shards.map { shard in
+                    let answers = ["server": shard.server, "database": shard.database]
+                    return (try #require(ShardID(shard.name)), ShardFacts(answers: answers, clockOffset: (0, 0)))
+                })
         }
-        let rules = ConfigurationRules(configuration: ClusterConfiguration(shards: []))
-        #expect(rules.duplicates(shards).map(\.subject) == ["a, b"])
+        #expect(try findings([("a", "s", "x"), ("b", "t", "x")]) == [])
+        let same = try #require(try findings([("a", "s", "x"), ("c", "t", "x"), ("b", "s", "x")]).first)
+        #expect(same.subject == "a, b" && same.message.contains("one and the same database"))
+        let two = try #require(try findings([("a", "s", "x"), ("b", "s", "y")]).first)
+        #expect(two.severity == .refused && two.message.contains("on one server"))
     }
 }
