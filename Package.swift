@@ -26,14 +26,7 @@ let package = Package(
         // Pure: values and state machines. No I/O, no clock, no randomness, no tasks.
         .target(name: "TransactionCore"),
         .target(name: "BoundedTime", dependencies: ["TransactionCore"]),
-        .target(
-            name: "TwoPhaseCommit",
-            dependencies: [
-                "TransactionCore", "BoundedTime",
-                .product(name: "HeapModule", package: "swift-collections"),
-                .product(name: "OrderedCollections", package: "swift-collections"),
-            ]
-        ),
+        .target(name: "TwoPhaseCommit", dependencies: ["TransactionCore", "BoundedTime"]),
 
         // Simulation: a deterministic twin of the shells below, over the real pure targets above.
         .target(name: "SimulationKit", dependencies: ["TransactionCore", "BoundedTime", "TwoPhaseCommit"]),

@@ -16,7 +16,7 @@ public struct BoundedClock: Sendable {
     /// Spanner's bound on the drift of a machine's clock, in microseconds per second that it shows (OSDI 2012, §3).
     public static let spannerDriftPartsPerMillion: Int64 = 200
 
-    /// After so many missed polls the last one no longer counts: Spanner's time daemons poll every 30 s, ours every 1 s.
+    /// After so many missed polls the last one no longer counts: Spanner polls every 30 s, we every second.
     public static let missedPollsMax: Int64 = 30
 
     /// By how much wall and monotonic clock may seem to disagree only because they are not read in one instant; such a
@@ -27,8 +27,8 @@ public struct BoundedClock: Sendable {
     private let pollIntervalNanoseconds: Int64?
     /// The last poll that vouched for the wall clock on its present course: none before the first, none after a step.
     private var reference: Reference?
-    /// Why nothing can be given, if so.
-    private var refusal: ClockError? = .unpolled
+    /// What the source said instead of vouching for the clock, if that is the last it said.
+    private var refusal: ClockError?
     /// What the wall clock must show before timestamps are given again after a step back.
     private var regainedAtNanoseconds = Int64.min
     private var lastGiven: TimestampInterval?
@@ -107,7 +107,6 @@ public struct BoundedClock: Sendable {
             regainedAtNanoseconds = max(regainedAtNanoseconds, reading.wallNanoseconds - shift)
         }
         self.reference = nil
-        refusal = .unpolled
     }
 
     private func hasStepped(from reference: Reference, at reading: ClockReading) -> Bool {

@@ -2,9 +2,9 @@ import BoundedTime
 
 /// Who vouches for the machine's wall clock.
 public enum ClockSource: Hashable, Sendable {
-    /// The machine's own clock is the time, because every process of the cluster reads this one. `uncertainty` is fixed.
+    /// The machine's own clock is the time, because every process of the cluster reads it. `uncertainty` is fixed.
     case host(uncertainty: Duration)
-    /// The kernel's `adjtimex` knows how wrong the clock may be, because a time daemon keeps telling it. Never less than
+    /// The kernel's `adjtimex` knows how wrong the clock may be, because a time daemon keeps telling it. At least
     /// `uncertaintyMin` is claimed.
     case kernel(uncertaintyMin: Duration)
 

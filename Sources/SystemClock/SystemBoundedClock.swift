@@ -20,7 +20,7 @@ public final class SystemBoundedClock: IntervalClock {
         }
     }
 
-    /// The interval that the present lies in; about 80 ns, a microsecond more once a second.
+    /// The interval that the present lies in; about 90 ns, and a microsecond or two more when the source is asked.
     public func now() throws(ClockError) -> TimestampInterval {
         // The clocks are read under the lock, so that readings arrive in the order in which they were taken.
         try clock.withLock { clock throws(ClockError) in

@@ -15,7 +15,8 @@ import TransactionCore
         clock.pollReceived(.success(uncertainty), at: machine.reading)
     }
 
-    @Test("a step back within the uncertainty widens the interval and neither end goes back", arguments: [1, 500, 1_000])
+    @Test(
+        "a step back within the uncertainty widens the interval and neither end goes back", arguments: [1, 500, 1_000])
     mutating func smallStepBack(microseconds: Int64) throws {
         pollIfDue()
         let before = try now()
@@ -127,7 +128,9 @@ import TransactionCore
         #expect(try now().contains(machine.present))
     }
 
-    @Test("two processes on one machine agree on the order of time across any step", arguments: [-10_000, 0, 900, 10_000])
+    @Test(
+        "two processes on one machine agree on the order of time across any step",
+        arguments: [-10_000, -900, 0, 900, 10_000])
     mutating func twoProcesses(stepMicroseconds: Int64) throws {
         var other = clock
         pollIfDue()

@@ -8,7 +8,9 @@ import TransactionCore
 
     private mutating func now() throws(ClockError) -> TimestampInterval { try clock.now(machine.reading) }
 
-    private mutating func poll(_ uncertainty: Duration) { clock.pollReceived(.success(uncertainty), at: machine.reading) }
+    private mutating func poll(_ uncertainty: Duration) {
+        clock.pollReceived(.success(uncertainty), at: machine.reading)
+    }
 
     @Test("no timestamp is given before the source was asked")
     mutating func unpolled() {

@@ -1,0 +1,48 @@
+import ShardBackend
+import TransactionCore
+
+/// One shard: a PostgreSQL database, by its name in the cluster and how libpq reaches its primary.
+public struct ShardConfiguration: Sendable, Hashable {
+    public var id: ShardID
+    /// A libpq connection string or URI; several hosts and TLS as libpq has them.
+    public var conninfo: String
+
+    public init(id: ShardID, conninfo: String) {
+        self.id = id
+        self.conninfo = conninfo
+    }
+}
+
+/// What an engine needs to know.
+public struct EngineConfiguration: Sendable {
+    /// The number of this node; part of every commit timestamp it chooses.
+    public var node: NodeID
+    public var shards: [ShardConfiguration]
+    /// How many read-write transactions may be open at once. Each may need a connection on every shard, so this is also
+    /// the bound of each shard's pool; more wait in a queue, first come first served. PostgreSQL does most work per core
+    /// with a few sessions per core that it has.
+    public var writersMax = 48
+    /// How many connections per shard serve reads at a timestamp.
+    public var readersMax = 16
+    /// How long a transaction may wait to be admitted, or a read for a connection.
+    public var admissionTimeout: Duration = .seconds(10)
+    /// How long one round trip to a shard may take before it is cancelled.
+    public var statementTimeout: Duration = .seconds(30)
+    /// How long a client waits for an outcome that is not known, before it is told so (SQLSTATE 08007).
+    public var outcomeTimeout: Duration = .seconds(5)
+    /// How long a read waits for the transactions before its timestamp, in-doubt ones among them.
+    public var safeTimeTimeout: Duration = .seconds(10)
+    /// How often the shards are asked for prepared transactions that nobody coordinates.
+    public var sweepInterval: Duration = .seconds(1)
+    /// How long a starting engine waits for another coordinator to let go of the shards.
+    public var takeoverTimeout: Duration = .seconds(5)
+    /// How far ahead of the present a read timestamp may lie; such a read waits until it has passed.
+    public var readAheadMax: Duration = .seconds(10)
+    /// What tests do at the named moments of a commit.
+    public var faultHook: FaultHook?
+
+    public init(node: NodeID, shards: [ShardConfiguration]) {
+        self.node = node
+        self.shards = shards
+    }
+}

@@ -1,0 +1,106 @@
+import TransactionCore
+
+/// Chooses commit timestamps and knows which of them are still in flight, so that a read at `T` takes its snapshot on a
+/// shard only when nothing at or before `T` can become visible there any more (R1, R8, R9).
+///
+/// Choosing a timestamp and entering the in-flight set are one step: no read can slip in between.
+public struct SafeTimeTracker: Sendable {
+    /// Names one waiting read on one shard.
+    public struct WaiterID: Hashable, Sendable {
+        fileprivate let rawValue: UInt64
+    }
+
+    /// What a read asks for before it takes its snapshot on a shard.
+    public enum ReadAction: Hashable, Sendable {
+        /// Take the snapshot.
+        case proceed
+        /// ``retire(_:on:)`` names this waiter when its time has come.
+        case wait(WaiterID)
+    }
+
+    private let node: NodeID
+    /// No timestamp at or before this one will be chosen any more: the closed timestamp.
+    public private(set) var closed: Timestamp
+    /// No commit acknowledged and no read timestamp given out is later: the smallest timestamp for a strong read (R9).
+    public private(set) var strongReadTimestamp: Timestamp
+    private var shards: [ShardID: Shard] = [:]
+    private var waiterCount: UInt64 = 0
+
+    private struct Shard {
+        /// Commit timestamps in flight, rising because they are chosen so. At most one a connection, thus short: plain
+        /// arrays are quicker here than any tree.
+        var inFlight: [Timestamp] = []
+        /// Reads that wait, in the order they came.
+        var waiters: [(timestamp: Timestamp, id: WaiterID)] = []
+    }
+
+    /// Starts after `newest`, the newest timestamp on any shard; everything prepared before must be settled already.
+    public init(node: NodeID, newest: Timestamp) {
+        self.node = node
+        self.closed = newest
+        self.strongReadTimestamp = newest
+    }
+
+    // MARK: Commits
+
+    /// Chooses the commit timestamp of a transaction whose locks are all held: at least `now.latest` and larger than
+    /// every one before (R1). It is in flight on `written` from here on.
+    public mutating func choose(at now: TimestampInterval, writing written: [ShardID]) -> Timestamp {
+        let timestamp = max(now.latest, closed.successor).roundedUp(for: node)
+        closed = timestamp
+        for shard in written { shards[shard, default: Shard()].inFlight.append(timestamp) }
+        return timestamp
+    }
+
+    /// The transaction at `timestamp` is applied on `shard`, or will never be visible there: returns the reads that
+    /// may take their snapshot now.
+    public mutating func retire(_ timestamp: Timestamp, on shard: ShardID) -> [WaiterID] {
+        guard let index = shards[shard]?.inFlight.firstIndex(of: timestamp) else { return [] }
+        shards[shard]!.inFlight.remove(at: index)
+        // Only the smallest one in flight holds reads back.
+        return index == 0 ? releaseWaiters(of: shard) : []
+    }
+
+    /// The client is about to be told that the transaction at `timestamp` committed.
+    public mutating func acknowledged(_ timestamp: Timestamp) {
+        strongReadTimestamp = max(strongReadTimestamp, timestamp)
+    }
+
+    // MARK: Reads
+
+    /// A read at `timestamp` wants its snapshot on `shard`. The timestamp must have passed (`TT.after`), or be at most
+    /// ``closed``; no later commit gets it or an earlier one.
+    public mutating func readRequested(at timestamp: Timestamp, on shard: ShardID) -> ReadAction {
+        closed = max(closed, timestamp)
+        strongReadTimestamp = max(strongReadTimestamp, timestamp)
+        guard let first = shards[shard]?.inFlight.first, first <= timestamp else { return .proceed }
+        waiterCount += 1
+        let id = WaiterID(rawValue: waiterCount)
+        shards[shard]!.waiters.append((timestamp, id))
+        return .wait(id)
+    }
+
+    /// The read gave up waiting.
+    public mutating func readCancelled(_ waiter: WaiterID, on shard: ShardID) {
+        shards[shard]?.waiters.removeAll { $0.id == waiter }
+    }
+
+    /// The newest timestamp at which a read on `shard` need not wait: the shard's safe time (Spanner §4.1.3).
+    public func safeTime(of shard: ShardID) -> Timestamp {
+        guard let first = shards[shard]?.inFlight.first else { return closed }
+        return first.advanced(byNanoseconds: -1)
+    }
+
+    /// The timestamps in flight on `shard`, smallest first.
+    public func inFlight(on shard: ShardID) -> [Timestamp] {
+        shards[shard]?.inFlight ?? []
+    }
+
+    private mutating func releaseWaiters(of shard: ShardID) -> [WaiterID] {
+        let first = shards[shard]!.inFlight.first
+        let isReleased = { (timestamp: Timestamp) in first.map { timestamp < $0 } ?? true }
+        let released = shards[shard]!.waiters.filter { isReleased($0.timestamp) }.map(\.id)
+        shards[shard]!.waiters.removeAll { isReleased($0.timestamp) }
+        return released
+    }
+}

@@ -1,0 +1,126 @@
+import Testing
+
+/// Which target may know which, and what of the outside world.
+enum Layer {
+    case system, pure, simulation, shell, assembly, executable
+
+    /// Bottom-up, as in Package.swift.
+    static let ofTarget: [(name: String, layer: Layer)] = [
+        ("CLibPQ", .system), ("CLinux", .system),
+        ("TransactionCore", .pure), ("BoundedTime", .pure), ("TwoPhaseCommit", .pure),
+        ("SimulationKit", .simulation),
+        ("SystemClock", .shell), ("ShardBackend", .shell), ("LocalCluster", .shell),
+        ("ShardSchema", .assembly), ("TransactionEngine", .assembly), ("BankWorkload", .assembly),
+        ("meridian", .executable), ("meridian-bench", .executable),
+    ]
+
+    /// All that a pure target may import besides targets below it: data structures, which touch nothing.
+    static let pureImports: Set<String> = ["Collections", "DequeModule", "HeapModule", "OrderedCollections"]
+
+    /// Who may see libpq; the bench measures the floor with it.
+    static let libpqImporters: Set<String> = ["ShardBackend", "meridian-bench"]
+
+    static func of(_ target: String) -> Layer? { ofTarget.first { $0.name == target }?.layer }
+
+    var isPure: Bool { self == .pure || self == .simulation }
+
+    /// The layers whose targets, as far as they come before, a target of this layer may import.
+    var mayImport: [Layer] {
+        switch self {
+        case .system: []
+        case .pure, .simulation: [.pure]
+        case .shell: [.system, .pure]
+        case .assembly: [.pure, .shell, .assembly]
+        case .executable: [.system, .pure, .simulation, .shell, .assembly]
+        }
+    }
+}
+
+@Suite struct LayerTests {
+    @Test("every target is in a layer, in Package.swift's order")
+    func layered() throws {
+        let package = try #require(Repository.files.first { $0.path == "Package.swift" })
+        let declared = package.text.matches(of: /(?:target|executableTarget|systemLibrary)\(\s*name: "([^"]+)"/)
+            .map { String($0.1) }
+            .filter { $0 != "TestSupport" }
+        #expect(declared.filter { !$0.hasSuffix("Tests") } == Layer.ofTarget.map(\.name))
+        let folders = Set(Repository.files.compactMap(\.target))
+        #expect(folders.subtracting(declared).isEmpty)
+    }
+
+    @Test("a target imports only what lies below its layer, and shells do not import each other")
+    func imports() {
+        check(
+            importsOnlyBelow,
+            catches: [
+                makeFile("Sources/TransactionCore/A.swift", "import BoundedTime"),
+                makeFile("Sources/BoundedTime/A.swift", "import Foundation"),
+                makeFile("Sources/BoundedTime/A.swift", "internal import Glibc"),
+                makeFile("Sources/TwoPhaseCommit/A.swift", "import NIOCore"),
+                makeFile("Sources/TwoPhaseCommit/A.swift", "@_spi(X) import struct CLibPQ.PGconn"),
+                makeFile("Sources/SimulationKit/A.swift", "import Dispatch"),
+                makeFile("Sources/SystemClock/A.swift", "import ShardBackend"),
+                makeFile("Sources/LocalCluster/A.swift", "import CLibPQ"),
+                makeFile("Sources/ShardBackend/A.swift", "import SimulationKit"),
+                makeFile("Sources/ShardSchema/A.swift", "import TransactionEngine"),
+                makeFile("Sources/meridian/A.swift", "import CLibPQ"),
+                makeFile("Sources/Stray/A.swift", "import TransactionCore"),
+            ],
+            accepts: [
+                makeFile(
+                    "Sources/TwoPhaseCommit/A.swift", "import HeapModule\n// import Foundation\nimport BoundedTime"),
+                makeFile("Sources/ShardBackend/A.swift", "import CLibPQ\nimport Glibc\nimport Logging"),
+                makeFile("Sources/BankWorkload/A.swift", "import TransactionEngine\nimport ShardBackend"),
+            ])
+    }
+
+    @Test("pure code reads no clock, draws no randomness of its own and spawns no task")
+    func purity() {
+        check(
+            touchesNothingOutside,
+            catches: [
+                "Task { }", "Task.detached { }", "withTaskGroup(of: Int.self) { _ in }", "async let x = f()",
+                "ContinuousClock.now", "SuspendingClock()", "Int.random(in: 0..<3)", "list.shuffled()",
+                "list.randomElement()", "SystemRandomNumberGenerator()", "print(1)",
+            ].map { makeFile("Sources/TwoPhaseCommit/A.swift", $0) }
+                + [makeFile("Sources/SimulationKit/A.swift", "x.shuffle()")],
+            accepts: [
+                makeFile("Sources/TwoPhaseCommit/A.swift", "Int.random(in: 0..<3, using: &generator) // Task"),
+                makeFile("Sources/TwoPhaseCommit/A.swift", "let taskCount = blueprint(3)"),
+                makeFile("Sources/ShardBackend/A.swift", "Task { }"),
+            ])
+    }
+
+    private func importsOnlyBelow(_ file: RepositoryFile) -> [String] {
+        guard let target = file.target else { return [] }
+        guard let layer = Layer.of(target) else { return ["target \(target) is in no layer"] }
+        let below = Layer.ofTarget.prefix { $0.name != target }.filter { layer.mayImport.contains($0.layer) }
+        let permitted = Set(below.map(\.name)).union(Layer.pureImports)
+        return imports(in: file).filter { module in
+            if module == "CLibPQ" { return !Layer.libpqImporters.contains(target) }
+            let isOurs = Layer.of(module) != nil
+            return isOurs || layer.isPure ? !permitted.contains(module) : false
+        }.map { "\(target) imports \($0)" }
+    }
+
+    private func imports(in file: RepositoryFile) -> [String] {
+        SwiftText(file.text).bareCode.split(separator: "\n").compactMap { line in
+            let words = line.split(separator: " ")
+            guard let keyword = words.firstIndex(of: "import"), keyword + 1 < words.count,
+                words[..<keyword].allSatisfy({ $0.hasPrefix("@") || $0.allSatisfy(\.isLetter) })
+            else { return nil }
+            // What is imported stands last, also after a kind: `import struct Module.Type`.
+            return words[words.count - 1].split(separator: ".").first.map(String.init)
+        }
+    }
+
+    private func touchesNothingOutside(_ file: RepositoryFile) -> [String] {
+        guard let target = file.target, Layer.of(target)?.isPure == true else { return [] }
+        let outside =
+            /\b(?:Task\s*[.{(]|with\w*TaskGroup|async let|(?:Continuous|Suspending)Clock|SystemRandom|print\()/
+        let random = /\.(?:random|shuffled?|randomElement)\((?![^)]*using:)/
+        return SwiftText(file.text).bareCode.split(separator: "\n")
+            .filter { $0.contains(outside) || $0.contains(random) }
+            .map { "touches the outside world: \($0.trimmingPrefix(/\s+/))" }
+    }
+}
