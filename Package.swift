@@ -100,7 +100,10 @@ let package = Package(
             name: "PostgresIntegrationTests",
             dependencies: ["BankWorkload", "LocalCluster", "ShardSchema", "TestSupport", "TransactionEngine"]
         ),
-        .testTarget(name: "meridianTests", dependencies: ["LocalCluster", "TestSupport", "meridian"]),
+        .testTarget(
+            name: "meridianTests",
+            dependencies: ["SystemClock", "TestSupport", "TransactionCore", "TransactionEngine", "meridian"]
+        ),
         .testTarget(name: "RepositoryTests"),
     ],
     swiftLanguageModes: [.v6]

@@ -245,8 +245,8 @@ extension LocalPostgres {
     private var defaultSettings: [String: String] {
         [
             "listen_addresses": "127.0.0.1",
-            "max_connections": "300",
-            "max_prepared_transactions": "300",
+            "max_connections": "500",
+            "max_prepared_transactions": "500",
             "cluster_name": "meridian \(name)",
             "log_line_prefix": "%m [%p] %q%u@%d ",
             "log_timezone": "UTC",

@@ -3,6 +3,7 @@ import Foundation
 import ShardBackend
 import SystemClock
 import TransactionCore
+import TransactionEngine
 
 /// `meridian check-config`: everything that is wrong with a configuration and its shards, in one go.
 struct CheckConfig: AsyncParsableCommand {
@@ -28,15 +29,15 @@ struct CheckConfig: AsyncParsableCommand {
 
         let rules = ConfigurationRules(configuration: configuration)
         var findings = [clock(configuration.clock)]
-        for (shard, result) in zip(configuration.shards, probes) {
+        for (shard, result) in zip(configuration.engine.shards, probes) {
             switch result {
-            case .success(let facts): findings += rules.findings(on: shard.name, facts)
-            case .failure(let error): findings.append(rules.unreachable(shard.name, error))
+            case .success(let facts): findings += rules.findings(on: shard.id, facts)
+            case .failure(let error): findings.append(rules.unreachable(shard.id, error))
             }
         }
         findings += rules.sharedServers(
-            zip(configuration.shards, probes).compactMap { shard, result in
-                (try? result.get()).map { (shard.name, $0) }
+            zip(configuration.engine.shards, probes).compactMap { shard, result in
+                (try? result.get()).map { (shard.id, $0) }
             })
         report(findings)
         if findings.contains(where: { $0.severity == .refused }) { throw ExitCode.failure }
@@ -47,10 +48,10 @@ struct CheckConfig: AsyncParsableCommand {
         _ configuration: ClusterConfiguration, on loop: EventLoop
     ) async -> [Result<ShardFacts, ShardError>] {
         await withTaskGroup(of: (Int, Result<ShardFacts, ShardError>).self) { group in
-            for (index, shard) in configuration.shards.enumerated() {
+            for (index, shard) in configuration.engine.shards.enumerated() {
                 group.addTask {
                     do throws(ShardError) {
-                        return (index, .success(try await ShardFacts(of: shard, configuration.timeouts, on: loop)))
+                        return (index, .success(try await ShardFacts(of: shard, on: loop)))
                     } catch {
                         return (index, .failure(error))
                     }
@@ -86,14 +87,15 @@ struct CheckConfig: AsyncParsableCommand {
 }
 
 extension ShardFacts {
+    /// A person waits for the answer, and a server that takes longer to give it is not fit to be a shard.
+    private static let patience = Duration.seconds(5)
+
     /// Asks a shard.
-    init(
-        of shard: ClusterConfiguration.Shard, _ timeouts: ClusterConfiguration.Timeouts, on loop: EventLoop
-    ) async throws(ShardError) {
+    init(of shard: ShardConfiguration, on loop: EventLoop) async throws(ShardError) {
+        let deadline = ContinuousClock.now + Self.patience
         let settings = try ConnectionSettings(shard.conninfo, overrides: ["application_name": "meridian check-config"])
-        let connection = try await ShardConnection.connect(to: settings, on: loop, deadline: .now + timeouts.connect)
+        let connection = try await ShardConnection.connect(to: settings, on: loop, deadline: deadline)
         do throws(ShardError) {
-            let deadline = ContinuousClock.now + timeouts.request
             var answers: [String: String] = [:]
             for row in try await connection.runSimple(Self.query, deadline: deadline)[0] {
                 answers[try row.text(0)] = try row.text(1)

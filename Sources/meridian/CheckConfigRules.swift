@@ -76,7 +76,7 @@ struct ConfigurationRules {
 
     private func preparedTransactions(_ shard: String, _ facts: ShardFacts) -> Finding? {
         let limit = facts.number("max_prepared_transactions")
-        let wanted = configuration.pool.connections
+        let wanted = configuration.engine.writersMax
         let change =
             "set max_prepared_transactions = \(max(wanted, facts.number("max_connections"))) and restart the server"
         if limit == 0 {
@@ -87,7 +87,7 @@ struct ConfigurationRules {
         }
         guard limit < wanted else { return nil }
         return Finding(
-            .warning, shard, "max_prepared_transactions is \(limit), below the \(wanted) connections of the pool",
+            .warning, shard, "max_prepared_transactions is \(limit), below the \(wanted) writers of the pool",
             hint: change
         )
     }
@@ -113,7 +113,7 @@ struct ConfigurationRules {
 
     /// The pool against every limit that a new connection meets.
     private func connections(_ shard: String, _ facts: ShardFacts) -> Finding? {
-        let wanted = configuration.pool.connections
+        let wanted = configuration.engine.writersMax + configuration.engine.readersMax
         let server = facts.number("max_connections") - facts.number("superuser_reserved_connections")
         let limits = [
             ("max_connections less the reserved ones", server),
@@ -126,7 +126,7 @@ struct ConfigurationRules {
         }
         return Finding(
             .warning, shard, "\(what) is \(limit), below the \(wanted) connections of the pool",
-            hint: "lower pool.connections, or raise the limit (max_connections needs a restart)"
+            hint: "lower pool.writers and pool.readers, or raise the limit (max_connections needs a restart)"
         )
     }
 

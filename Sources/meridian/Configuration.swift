@@ -1,42 +1,19 @@
 import SystemClock
 import TransactionCore
+import TransactionEngine
 
 /// What a node needs to know: its shards and how to treat them. `ops/meridian.example.yaml` explains every key.
-struct ClusterConfiguration: Equatable, Sendable {
-    /// One shard.
-    struct Shard: Equatable, Sendable {
-        /// Its name, which stays the same when it moves to another server.
-        var name: ShardID
-        /// How libpq reaches its primary.
-        var conninfo: String
-    }
-
-    /// The connections that a node holds to each shard.
-    struct Pool: Equatable, Sendable {
-        /// At most so many to each shard.
-        var connections = 32
-        /// How long a transaction waits for one before it is refused.
-        var wait = Duration.seconds(5)
-    }
-
-    /// How long a node waits for a shard.
-    struct Timeouts: Equatable, Sendable {
-        /// For a connection.
-        var connect = Duration.seconds(5)
-        /// For the answer to one request.
-        var request = Duration.seconds(30)
-    }
-
-    /// This node's number, which no other node that runs at the same time may have.
-    var node = NodeID(rawValue: 1)!
-    /// The shards, in the order given.
-    var shards: [Shard]
+struct ClusterConfiguration: Sendable {
+    /// The node's number, its shards, limits and timeouts; the defaults are the engine's.
+    var engine: EngineConfiguration
     /// Who vouches for the clock.
     var clock = ClockSource.host(uncertainty: ClockSource.uncertaintyDefault)
     /// How far back reads may go.
     var retention = Duration.seconds(3600)
-    var pool = Pool()
-    var timeouts = Timeouts()
+
+    init(shards: [ShardConfiguration]) {
+        engine = EngineConfiguration(node: NodeID(rawValue: 1)!, shards: shards)
+    }
 }
 
 /// A configuration that is refused, before anything was touched.
@@ -60,7 +37,7 @@ struct ConfigurationError: Error, Equatable, CustomStringConvertible {
     }
 }
 
-extension ClusterConfiguration.Shard {
+extension ShardConfiguration {
     /// Reads `NAME CONNINFO`, the argument of `--shard`.
     init(argument: String) throws {
         let parts = argument.split(maxSplits: 1, whereSeparator: \.isWhitespace)
@@ -71,10 +48,10 @@ extension ClusterConfiguration.Shard {
                 hint: "write it like 'shard1 host=127.0.0.1 port=5432 dbname=meridian user=meridian'"
             )
         }
-        guard let name = ShardID(String(parts[0])) else {
+        guard let id = ShardID(String(parts[0])) else {
             throw ConfigurationError("\"\(parts[0])\" is not a name of a shard", detail: Self.nameExplanation)
         }
-        self.init(name: name, conninfo: String(parts[1]))
+        self.init(id: id, conninfo: String(parts[1]))
     }
 
     static let nameExplanation =
@@ -91,12 +68,12 @@ extension ClusterConfiguration.Shard {
         }
         for (index, shard) in shards.enumerated() {
             for earlier in shards[..<index] {
-                guard earlier.name != shard.name else {
-                    throw ConfigurationError("two shards are named \"\(shard.name)\"", hint: "give each its own name")
+                guard earlier.id != shard.id else {
+                    throw ConfigurationError("two shards are named \"\(shard.id)\"", hint: "give each its own name")
                 }
                 guard earlier.conninfoWords != shard.conninfoWords else {
                     throw ConfigurationError(
-                        "shards \"\(earlier.name)\" and \"\(shard.name)\" have the same conninfo",
+                        "shards \"\(earlier.id)\" and \"\(shard.id)\" have the same conninfo",
                         hint: "give each its own server"
                     )
                 }

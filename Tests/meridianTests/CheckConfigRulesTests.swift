@@ -18,7 +18,7 @@ import TransactionCore
         _ changes: [String: String] = [:], offsetNanoseconds: Int64 = 0, errorNanoseconds: Int64 = 0
     ) throws -> [Finding] {
         let shard = try #require(ShardID("a"))
-        let configuration = ClusterConfiguration(shards: [.init(name: shard, conninfo: "host=h")])
+        let configuration = ClusterConfiguration(shards: [.init(id: shard, conninfo: "host=h")])
         let facts = ShardFacts(
             answers: Self.fit.merging(changes) { $1 }, clockOffset: (offsetNanoseconds, errorNanoseconds)
         )
@@ -51,10 +51,10 @@ import TransactionCore
     @Test(
         "what is slow or unsafe is warned of, and told what to change",
         arguments: [
-            (["max_prepared_transactions": "31"], "below the 32 connections", "restart"),
-            (["max_connections": "34"], "is 31, below the 32", "pool.connections"),
-            (["role_connections": "10"], "role's connection limit is 10", "pool.connections"),
-            (["database_connections": "0"], "database's connection limit is 0", "pool.connections"),
+            (["max_prepared_transactions": "47"], "below the 48 writers", "restart"),
+            (["max_connections": "66"], "is 63, below the 64", "pool.writers"),
+            (["role_connections": "10"], "role's connection limit is 10", "pool.writers"),
+            (["database_connections": "0"], "database's connection limit is 0", "pool.writers"),
             (["sees_sessions": "false"], "does not see", "GRANT pg_read_all_stats TO app"),
             (["fsync": "off"], "fsync is off", "fsync = on"),
             (["full_page_writes": "off"], "full_page_writes is off", "full_page_writes = on"),
