@@ -22,8 +22,9 @@ struct ShardFacts: Equatable, Sendable {
         UNION ALL SELECT 'server', concat_ws('/', pg_postmaster_start_time(), current_setting('port'))
         UNION ALL SELECT 'is_standby', pg_is_in_recovery()::text
         UNION ALL SELECT 'schema', CASE
-            WHEN to_regnamespace('meridian') IS NULL
-                THEN CASE WHEN has_database_privilege(current_database(), 'CREATE') THEN 'can be made' ELSE 'missing' END
+            WHEN to_regnamespace('meridian') IS NULL AND has_database_privilege(current_database(), 'CREATE')
+                THEN 'can be made'
+            WHEN to_regnamespace('meridian') IS NULL THEN 'missing'
             WHEN has_schema_privilege(to_regnamespace('meridian'), 'CREATE')
                 AND has_schema_privilege(to_regnamespace('meridian'), 'USAGE') THEN 'there'
             ELSE 'closed' END

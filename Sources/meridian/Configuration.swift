@@ -1,3 +1,4 @@
+import ShardBackend
 import SystemClock
 import TransactionCore
 import TransactionEngine
@@ -57,26 +58,36 @@ extension ShardConfiguration {
     static let nameExplanation =
         "a name is a lower-case letter, then up to \(ShardID.lengthMax - 1) lower-case letters, digits or underscores"
 
-    /// What the shard's conninfo is compared by: its words in alphabetical order. That two names mean one server all the
-    /// same is for `check-config` to find, which asks the servers.
-    private var conninfoWords: [Substring] { conninfo.split(whereSeparator: \.isWhitespace).sorted() }
-
-    /// Throws when two shards have one name or one conninfo, or there is none.
+    /// Throws when there is no shard, when two have one name or one server and database, or when libpq does not
+    /// understand a conninfo. That two names mean one server all the same is for `check-config` to find, which asks.
     static func check(_ shards: [Self]) throws {
         guard !shards.isEmpty else {
             throw ConfigurationError("there is no shard", hint: "name at least one shard with its conninfo")
         }
+        let places = try shards.map { try $0.place }
         for (index, shard) in shards.enumerated() {
-            for earlier in shards[..<index] {
+            for (earlier, place) in zip(shards[..<index], places) {
                 guard earlier.id != shard.id else {
                     throw ConfigurationError("two shards are named \"\(shard.id)\"", hint: "give each its own name")
                 }
-                guard earlier.conninfoWords != shard.conninfoWords else {
+                guard place != places[index] else {
                     throw ConfigurationError(
-                        "shards \"\(earlier.id)\" and \"\(shard.id)\" have the same conninfo",
+                        "shards \"\(earlier.id)\" and \"\(shard.id)\" are in the same place",
                         hint: "give each its own server"
                     )
                 }
+            }
+        }
+    }
+
+    /// The server and the database, as far as the conninfo tells.
+    private var place: [String?] {
+        get throws {
+            do {
+                let settings = try ConnectionSettings(conninfo)
+                return ["service", "host", "hostaddr", "port", "dbname"].map { settings[$0] }
+            } catch {
+                throw ConfigurationError("shard \"\(id)\" can't be reached: \(error.message)")
             }
         }
     }

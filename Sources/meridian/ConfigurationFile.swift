@@ -5,7 +5,7 @@ import TransactionEngine
 import Yams
 
 extension ClusterConfiguration {
-    /// Reads a configuration file. Throws ``ConfigurationError`` that names the file, the line and what is allowed there.
+    /// Reads a configuration file. Throws ``ConfigurationError`` with the file, the line and what is allowed there.
     init(contentsOf path: String) throws {
         let text: String
         do {

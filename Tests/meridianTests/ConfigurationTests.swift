@@ -72,8 +72,12 @@ import TransactionEngine
                 "its own name"
             ),
             (
-                "shards: [{name: a, conninfo: host=h port=1}, {name: b, conninfo: port=1  host=h}]",
-                "\"a\" and \"b\" have the same conninfo", "its own server"
+                "shards: [{name: a, conninfo: host=h port=1 user=x}, {name: b, conninfo: 'postgresql://h:1'}]",
+                "\"a\" and \"b\" are in the same place", "its own server"
+            ),
+            (
+                "shards: [{name: a, conninfo: 'host=h passwrd=secret'}]",
+                "shard \"a\" can't be reached: invalid connection string: invalid connection option \"passwrd\"", ""
             ),
         ]
     )
