@@ -64,7 +64,7 @@ let package = Package(
         .target(
             name: "BankWorkload",
             dependencies: [
-                "TransactionEngine",
+                "ShardBackend", "ShardSchema", "TransactionCore", "TransactionEngine", "TwoPhaseCommit",
                 .product(name: "Histogram", package: "hdrhistogram-swift"),
                 .product(name: "Logging", package: "swift-log"),
             ]
@@ -79,13 +79,15 @@ let package = Package(
                 .product(name: "ArgumentParser", package: "swift-argument-parser"),
                 .product(name: "Logging", package: "swift-log"),
                 .product(name: "ServiceLifecycle", package: "swift-service-lifecycle"),
+                .product(name: "UnixSignals", package: "swift-service-lifecycle"),
                 .product(name: "Yams", package: "Yams"),
             ]
         ),
         .executableTarget(
             name: "meridian-bench",
             dependencies: [
-                "BankWorkload", "CLibPQ", "LocalCluster", "ShardSchema", "TransactionEngine",
+                "BankWorkload", "CLibPQ", "LocalCluster", "ShardBackend", "ShardSchema", "SystemClock",
+                "TransactionCore", "TransactionEngine",
                 .product(name: "ArgumentParser", package: "swift-argument-parser"),
                 .product(name: "Histogram", package: "hdrhistogram-swift"),
             ]
@@ -105,6 +107,10 @@ let package = Package(
         .testTarget(
             name: "PostgresIntegrationTests",
             dependencies: ["BankWorkload", "LocalCluster", "ShardSchema", "TestSupport", "TransactionEngine"]
+        ),
+        .testTarget(
+            name: "meridianTests",
+            dependencies: ["SystemClock", "TestSupport", "TransactionCore", "TransactionEngine", "meridian"]
         ),
         .testTarget(name: "RepositoryTests"),
     ],

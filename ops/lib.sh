@@ -44,5 +44,6 @@ meridian_apt() {
 
 # Ends the command when there is no Swift compiler.
 meridian_require_swift() {
-    command -v swift >/dev/null || meridian_fail "there is no Swift" "install Swift 6.1 or newer: https://swift.org/install"
+    command -v swift >/dev/null ||
+        meridian_fail "there is no Swift" "install Swift 6.1 or newer: https://swift.org/install"
 }

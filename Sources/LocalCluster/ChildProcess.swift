@@ -67,14 +67,13 @@ final class ChildProcess: Sendable {
         }
     }
 
-    /// Runs a program to its end; a cancelled task kills it and throws.
+    /// Runs a program to its end; a cancelled task kills it and the programs that it runs itself, and throws.
     static func run(_ order: Order) async throws -> ExitStatus {
         let child = try await spawn(order)
-        guard let status = await child.waitForExit() else {
-            child.signal(SIGKILL)
-            throw CancellationError()
-        }
-        return status
+        if let status = await child.waitForExit() { return status }
+        child.state.withLock { if $0.exit == nil { _ = kill(-child.processID, SIGKILL) } }
+        await Task { _ = await child.waitForExit() }.value
+        throw CancellationError()
     }
 
     /// How the child ended, nil while it runs.

@@ -80,7 +80,14 @@ final class ClusterDirectory: Sendable {
     /// Gives the directory back; deletes a temporary one and all that is in it.
     func release() {
         guard let descriptor = lock.withLock({ $0.take() }) else { return }
-        if isTemporary { try? FileManager.default.removeItem(atPath: path) }
+        if isTemporary {
+            // A process that was killed may make one more file while it dies: at most half a second of tries.
+            for _ in 0..<50 {
+                try? FileManager.default.removeItem(atPath: path)
+                if !FileManager.default.fileExists(atPath: path) { break }
+                usleep(10_000)
+            }
+        }
         close(descriptor)
     }
 

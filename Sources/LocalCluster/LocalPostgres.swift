@@ -157,8 +157,8 @@ public final class LocalPostgres: Sendable {
         await child?.waitForExit()
     }
 
-    /// Kills the server's processes and waits, blocking the thread, at most 5 s. For the end of a process, where nothing
-    /// asynchronous runs any more.
+    /// Kills the server's processes and waits, blocking the thread, at most 5 s. For the end of a process, where
+    /// nothing asynchronous runs any more.
     func killBlocking() {
         guard let child else { return }
         child.signalTree(SIGKILL)
@@ -245,8 +245,8 @@ extension LocalPostgres {
     private var defaultSettings: [String: String] {
         [
             "listen_addresses": "127.0.0.1",
-            "max_connections": "300",
-            "max_prepared_transactions": "300",
+            "max_connections": "500",
+            "max_prepared_transactions": "500",
             "cluster_name": "meridian \(name)",
             "log_line_prefix": "%m [%p] %q%u@%d ",
             "log_timezone": "UTC",
@@ -255,7 +255,7 @@ extension LocalPostgres {
         ]
     }
 
-    /// Makes the data directory under another name and renames it when it is complete, so that one that is there is whole.
+    /// Makes the data directory under another name and renames it when it is complete: one that is there is whole.
     private func initialise() async throws {
         let unfinished = "\(home)/data.unfinished"
         try? FileManager.default.removeItem(atPath: unfinished)

@@ -1,42 +1,20 @@
+import ShardBackend
 import SystemClock
 import TransactionCore
+import TransactionEngine
 
 /// What a node needs to know: its shards and how to treat them. `ops/meridian.example.yaml` explains every key.
-struct ClusterConfiguration: Equatable, Sendable {
-    /// One shard.
-    struct Shard: Equatable, Sendable {
-        /// Its name, which stays the same when it moves to another server.
-        var name: ShardID
-        /// How libpq reaches its primary.
-        var conninfo: String
-    }
-
-    /// The connections that a node holds to each shard.
-    struct Pool: Equatable, Sendable {
-        /// At most so many to each shard.
-        var connections = 32
-        /// How long a transaction waits for one before it is refused.
-        var wait = Duration.seconds(5)
-    }
-
-    /// How long a node waits for a shard.
-    struct Timeouts: Equatable, Sendable {
-        /// For a connection.
-        var connect = Duration.seconds(5)
-        /// For the answer to one request.
-        var request = Duration.seconds(30)
-    }
-
-    /// This node's number, which no other node that runs at the same time may have.
-    var node = NodeID(rawValue: 1)!
-    /// The shards, in the order given.
-    var shards: [Shard]
+struct ClusterConfiguration: Sendable {
+    /// The node's number, its shards, limits and timeouts; the defaults are the engine's.
+    var engine: EngineConfiguration
     /// Who vouches for the clock.
     var clock = ClockSource.host(uncertainty: ClockSource.uncertaintyDefault)
     /// How far back reads may go.
     var retention = Duration.seconds(3600)
-    var pool = Pool()
-    var timeouts = Timeouts()
+
+    init(shards: [ShardConfiguration]) {
+        engine = EngineConfiguration(node: NodeID(rawValue: 1)!, shards: shards)
+    }
 }
 
 /// A configuration that is refused, before anything was touched.
@@ -60,7 +38,7 @@ struct ConfigurationError: Error, Equatable, CustomStringConvertible {
     }
 }
 
-extension ClusterConfiguration.Shard {
+extension ShardConfiguration {
     /// Reads `NAME CONNINFO`, the argument of `--shard`.
     init(argument: String) throws {
         let parts = argument.split(maxSplits: 1, whereSeparator: \.isWhitespace)
@@ -71,35 +49,45 @@ extension ClusterConfiguration.Shard {
                 hint: "write it like 'shard1 host=127.0.0.1 port=5432 dbname=meridian user=meridian'"
             )
         }
-        guard let name = ShardID(String(parts[0])) else {
+        guard let id = ShardID(String(parts[0])) else {
             throw ConfigurationError("\"\(parts[0])\" is not a name of a shard", detail: Self.nameExplanation)
         }
-        self.init(name: name, conninfo: String(parts[1]))
+        self.init(id: id, conninfo: String(parts[1]))
     }
 
     static let nameExplanation =
         "a name is a lower-case letter, then up to \(ShardID.lengthMax - 1) lower-case letters, digits or underscores"
 
-    /// What the shard's conninfo is compared by: its words in alphabetical order. That two names mean one server all the
-    /// same is for `check-config` to find, which asks the servers.
-    private var conninfoWords: [Substring] { conninfo.split(whereSeparator: \.isWhitespace).sorted() }
-
-    /// Throws when two shards have one name or one conninfo, or there is none.
+    /// Throws when there is no shard, when two have one name or one server and database, or when libpq does not
+    /// understand a conninfo. That two names mean one server all the same is for `check-config` to find, which asks.
     static func check(_ shards: [Self]) throws {
         guard !shards.isEmpty else {
             throw ConfigurationError("there is no shard", hint: "name at least one shard with its conninfo")
         }
+        let places = try shards.map { try $0.place }
         for (index, shard) in shards.enumerated() {
-            for earlier in shards[..<index] {
-                guard earlier.name != shard.name else {
-                    throw ConfigurationError("two shards are named \"\(shard.name)\"", hint: "give each its own name")
+            for (earlier, place) in zip(shards[..<index], places) {
+                guard earlier.id != shard.id else {
+                    throw ConfigurationError("two shards are named \"\(shard.id)\"", hint: "give each its own name")
                 }
-                guard earlier.conninfoWords != shard.conninfoWords else {
+                guard place != places[index] else {
                     throw ConfigurationError(
-                        "shards \"\(earlier.name)\" and \"\(shard.name)\" have the same conninfo",
-                        hint: "give each its own server, or at least its own database"
+                        "shards \"\(earlier.id)\" and \"\(shard.id)\" are in the same place",
+                        hint: "give each its own server"
                     )
                 }
+            }
+        }
+    }
+
+    /// The server and the database, as far as the conninfo tells.
+    private var place: [String?] {
+        get throws {
+            do {
+                let settings = try ConnectionSettings(conninfo)
+                return ["service", "host", "hostaddr", "port", "dbname"].map { settings[$0] }
+            } catch {
+                throw ConfigurationError("shard \"\(id)\" can't be reached: \(error.message)")
             }
         }
     }

@@ -1,10 +1,11 @@
 import Foundation
 import SystemClock
 import TransactionCore
+import TransactionEngine
 import Yams
 
 extension ClusterConfiguration {
-    /// Reads a configuration file. Throws ``ConfigurationError`` that names the file, the line and what is allowed there.
+    /// Reads a configuration file. Throws ``ConfigurationError`` with the file, the line and what is allowed there.
     init(contentsOf path: String) throws {
         let text: String
         do {
@@ -32,15 +33,15 @@ extension ClusterConfiguration {
 
     private init(_ section: ConfigurationSection) throws {
         let shards = try section.sections("shards", keys: ["name", "conninfo"]).map { shard in
-            Shard(
-                name: try shard.required("name", Shard.nameExplanation) { ShardID($0) },
+            ShardConfiguration(
+                id: try shard.required("name", ShardConfiguration.nameExplanation) { ShardID($0) },
                 conninfo: try shard.required("conninfo", "a conninfo is what libpq takes, like host=db1 dbname=bank") {
                     $0.contains("=") || $0.contains("://") ? $0 : nil
                 }
             )
         }
         do {
-            try Shard.check(shards)
+            try ShardConfiguration.check(shards)
         } catch let error as ConfigurationError {
             throw ConfigurationError(
                 "in configuration file \(section.file): \(error.message)", detail: error.detail, hint: error.hint
@@ -49,20 +50,20 @@ extension ClusterConfiguration {
         self.init(shards: shards)
 
         let number = "a node's number is 1 to \(NodeID.maximum)"
-        node = try section.value("node", number) { UInt16($0).flatMap { $0 > 0 ? NodeID(rawValue: $0) : nil } } ?? node
+        let node = try section.value("node", number) { UInt16($0).flatMap { $0 > 0 ? NodeID(rawValue: $0) : nil } }
+        engine.node = node ?? engine.node
         retention = try section.duration("retention", in: .seconds(1) ... .seconds(365 * 86_400)) ?? retention
         clock = try section.section("clock", keys: ["source", "uncertainty"]).map(Self.clock) ?? clock
-        if let section = try section.section("pool", keys: ["connections", "wait"]) {
-            pool.connections =
-                try section.value("connections", "it is 1 to 10000") {
-                    Int($0).flatMap { (1...10_000).contains($0) ? $0 : nil }
-                } ?? pool.connections
-            pool.wait = try section.duration("wait", in: .zero ... .seconds(3600)) ?? pool.wait
+        if let pool = try section.section("pool", keys: ["writers", "readers", "wait"]) {
+            engine.writersMax = try pool.number("writers", in: 1...10_000) ?? engine.writersMax
+            engine.readersMax = try pool.number("readers", in: 1...10_000) ?? engine.readersMax
+            engine.admissionTimeout = try pool.duration("wait", in: .zero ... .seconds(3600)) ?? engine.admissionTimeout
         }
-        if let section = try section.section("timeouts", keys: ["connect", "request"]) {
+        if let timeouts = try section.section("timeouts", keys: ["statement", "outcome", "safe_time"]) {
             let range: ClosedRange<Duration> = .milliseconds(1) ... .seconds(3600)
-            timeouts.connect = try section.duration("connect", in: range) ?? timeouts.connect
-            timeouts.request = try section.duration("request", in: range) ?? timeouts.request
+            engine.statementTimeout = try timeouts.duration("statement", in: range) ?? engine.statementTimeout
+            engine.outcomeTimeout = try timeouts.duration("outcome", in: range) ?? engine.outcomeTimeout
+            engine.safeTimeTimeout = try timeouts.duration("safe_time", in: range) ?? engine.safeTimeTimeout
         }
     }
 
@@ -129,6 +130,12 @@ private struct ConfigurationSection {
     func required<Value>(_ key: String, _ allowed: String, _ parse: (String) throws -> Value?) throws -> Value {
         if let value = try value(key, allowed, parse) { return value }
         throw Self.error("\"\(path(to: key))\" is missing", at: .mapping(mapping), file: file, detail: allowed)
+    }
+
+    func number(_ key: String, in range: ClosedRange<Int>) throws -> Int? {
+        try value(key, "it is \(range.lowerBound) to \(range.upperBound)") { text in
+            Int(text).flatMap { range.contains($0) ? $0 : nil }
+        }
     }
 
     func duration(_ key: String, in range: ClosedRange<Duration>) throws -> Duration? {

@@ -1,5 +1,6 @@
 import ArgumentParser
 import Foundation
+import TransactionEngine
 
 /// The options of every command that needs shards.
 struct ClusterOptions: ParsableArguments {
@@ -24,8 +25,8 @@ struct ClusterOptions: ParsableArguments {
     /// Throws ``ConfigurationError`` when there is none, or when it is refused.
     func load() throws -> ClusterConfiguration {
         if !shards.isEmpty {
-            let shards = try shards.map(ClusterConfiguration.Shard.init(argument:))
-            try ClusterConfiguration.Shard.check(shards)
+            let shards = try shards.map(ShardConfiguration.init(argument:))
+            try ShardConfiguration.check(shards)
             return ClusterConfiguration(shards: shards)
         }
         let named = ProcessInfo.processInfo.environment["MERIDIAN_CONFIG"].flatMap { $0.isEmpty ? nil : $0 }

@@ -5,6 +5,7 @@ import Logging
 import ServiceLifecycle
 import SystemClock
 import TransactionCore
+import TransactionEngine
 
 /// `meridian dev`: a local cluster in the foreground.
 struct Dev: AsyncParsableCommand {
@@ -122,10 +123,10 @@ private struct DevService: Service {
     /// The configuration for other commands: a node of their own beside those that run here.
     private func makeConfiguration(_ cluster: LocalCluster) throws -> ClusterConfiguration {
         let shards = try cluster.servers.map { server in
-            try ClusterConfiguration.Shard(argument: "\(server.name) \(server.conninfo())")
+            try ShardConfiguration(argument: "\(server.name) \(server.conninfo())")
         }
         var configuration = ClusterConfiguration(shards: shards)
-        configuration.node = NodeID(rawValue: UInt16(options.nodes + 1)) ?? configuration.node
+        configuration.engine.node = NodeID(rawValue: UInt16(options.nodes + 1)) ?? configuration.engine.node
         configuration.clock = .host(uncertainty: options.uncertainty.duration)
         return configuration
     }

@@ -68,11 +68,11 @@ final class DevConfigurationFile: Sendable {
     }
 
     private static func text(_ configuration: ClusterConfiguration, uncertainty: Duration) -> String {
-        let shards = configuration.shards.map { shard in
-            "  - name: \(shard.name)\n    conninfo: \(shard.conninfo)\n"
+        let shards = configuration.engine.shards.map { shard in
+            "  - name: \(shard.id)\n    conninfo: \(shard.conninfo)\n"
         }
         return """
-            node: \(configuration.node)
+            node: \(configuration.engine.node)
             clock:
               source: host
               uncertainty: \(DurationArgument(uncertainty))

@@ -77,7 +77,7 @@ import Testing
             let settings = try await shards[0].psql(
                 "SHOW fsync; SHOW max_prepared_transactions; SELECT rolsuper FROM pg_roles WHERE rolname = 'meridian'"
             )
-            #expect(settings.split(separator: "\n") == ["on", "300", "f"])
+            #expect(settings.split(separator: "\n") == ["on", "500", "f"])
         }
     }
 

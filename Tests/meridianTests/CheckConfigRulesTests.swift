@@ -1,0 +1,96 @@
+import Testing
+import TransactionCore
+
+@testable import meridian
+
+@Suite("ConfigurationRules") struct ConfigurationRulesTests {
+    /// What a server that is fit says.
+    private static let fit = [
+        "server_version": "15.18", "server_version_num": "150018", "max_prepared_transactions": "300",
+        "max_connections": "300", "superuser_reserved_connections": "3", "fsync": "on", "full_page_writes": "on",
+        "synchronous_commit": "on", "wal_level": "replica", "default_transaction_read_only": "off",
+        "idle_in_transaction_session_timeout": "0", "user": "app", "database": "bank", "server": "a",
+        "is_standby": "false", "schema": "can be made", "sees_sessions": "true", "sessions": "1",
+        "role_connections": "-1", "database_connections": "-1",
+    ]
+
+    private func findings(
+        _ changes: [String: String] = [:], offsetNanoseconds: Int64 = 0, errorNanoseconds: Int64 = 0
+    ) throws -> [Finding] {
+        let shard = try #require(ShardID("a"))
+        let configuration = ClusterConfiguration(shards: [.init(id: shard, conninfo: "host=h")])
+        let facts = ShardFacts(
+            answers: Self.fit.merging(changes) { $1 }, clockOffset: (offsetNanoseconds, errorNanoseconds)
+        )
+        return ConfigurationRules(configuration: configuration).findings(on: shard, facts)
+    }
+
+    @Test("a server that is fit gets nothing but ok")
+    func fitServer() throws {
+        #expect(try findings().allSatisfy { $0.severity == .ok })
+    }
+
+    @Test(
+        "an unfit server is refused, and told what to change",
+        arguments: [
+            (["server_version_num": "140010", "server_version": "14.10"], "14.10 is too old", "upgrade"),
+            (["max_prepared_transactions": "0"], "is 0", "set max_prepared_transactions = 300 and restart"),
+            (["is_standby": "true"], "standby", "target_session_attrs=read-write"),
+            (["default_transaction_read_only": "on"], "read-only", "default_transaction_read_only = off"),
+            (["schema": "missing"], "may not make the schema", "GRANT CREATE ON DATABASE bank TO app"),
+            (["schema": "closed"], "may not use", "GRANT USAGE, CREATE ON SCHEMA meridian TO app"),
+        ]
+    )
+    func refusals(changes: [String: String], message: String, hint: String) throws {
+        let worst = try #require(try findings(changes).first)
+        #expect(worst.severity == .refused)
+        #expect(worst.message.contains(message))
+        #expect(worst.hint?.contains(hint) == true)
+    }
+
+    @Test(
+        "what is slow or unsafe is warned of, and told what to change",
+        arguments: [
+            (["max_prepared_transactions": "47"], "below the 48 writers", "restart"),
+            (["max_connections": "66"], "is 63, below the 64", "pool.writers"),
+            (["role_connections": "10"], "role's connection limit is 10", "pool.writers"),
+            (["database_connections": "0"], "database's connection limit is 0", "pool.writers"),
+            (["sees_sessions": "false"], "does not see", "GRANT pg_read_all_stats TO app"),
+            (["fsync": "off"], "fsync is off", "fsync = on"),
+            (["full_page_writes": "off"], "full_page_writes is off", "full_page_writes = on"),
+            (["synchronous_commit": "off"], "synchronous_commit is off", "synchronous_commit = on"),
+            (["idle_in_transaction_session_timeout": "500"], "pause for 500 ms", "0 for this role"),
+        ]
+    )
+    func warnings(changes: [String: String], message: String, hint: String) throws {
+        let findings = try findings(changes)
+        #expect(findings.first?.severity == .warning)
+        #expect(findings.first?.message.contains(message) == true)
+        #expect(findings.first?.hint?.contains(hint) == true)
+    }
+
+    @Test("a difference of clocks counts only beyond what measuring it may be wrong by")
+    func clocks() throws {
+        #expect(try findings(offsetNanoseconds: 900_000_000).first?.severity == .ok)
+        #expect(try findings(offsetNanoseconds: -2_000_000_000, errorNanoseconds: 1_500_000_000).first?.severity == .ok)
+        let warning = try #require(try findings(offsetNanoseconds: -2_000_000_000, errorNanoseconds: 1000).first)
+        #expect(warning.message == "its clock is 2000 ms behind this machine's")
+    }
+
+    @Test("shards that share a server are refused together, all the more so when they are one database")
+    func sharedServers() throws {
+        func findings(_ shards: [(name: String, server: String, database: String)]) throws -> [Finding] {
+            let rules = ConfigurationRules(configuration: ClusterConfiguration(shards: []))
+            return try rules.sharedServers(
+                shards.map { shard in
+                    let answers = ["server": shard.server, "database": shard.database]
+                    return (try #require(ShardID(shard.name)), ShardFacts(answers: answers, clockOffset: (0, 0)))
+                })
+        }
+        #expect(try findings([("a", "s", "x"), ("b", "t", "x")]) == [])
+        let same = try #require(try findings([("a", "s", "x"), ("c", "t", "x"), ("b", "s", "x")]).first)
+        #expect(same.subject == "a, b" && same.message.contains("one and the same database"))
+        let two = try #require(try findings([("a", "s", "x"), ("b", "s", "y")]).first)
+        #expect(two.severity == .refused && two.message.contains("on one server"))
+    }
+}
