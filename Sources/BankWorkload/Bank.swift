@@ -31,7 +31,7 @@ public struct Bank: Sendable {
                     "CREATE TABLE bank.account (id bigint PRIMARY KEY, balance bigint NOT NULL) WITH (fillfactor = 80)",
                     "SELECT meridian.version_table('bank.account')",
                     SQLStatement(
-                        "INSERT INTO bank.account SELECT id, $1 FROM generate_series($2::bigint, $3 - 1, $4) AS id",
+                        "INSERT INTO bank.account SELECT id, $1 FROM generate_series($2::bigint, $3::bigint - 1, $4::bigint) AS id",
                         [.int64(balance), .int64(Int64(index)), .int64(accounts), .int64(Int64(shards.count))],
                         isPrepared: false),
                 ]
@@ -47,7 +47,7 @@ public struct Bank: Sendable {
     public static func open(on engine: TransactionEngine) async throws -> Bank {
         let snapshot = try await engine.snapshot()
         let statement = SQLStatement("SELECT count(*), coalesce(sum(balance), 0)::bigint FROM account")
-        do throws(TransactionError) {
+        do {
             let results = try await snapshot.read(statement, in: schema, on: engine.shards)
             let accounts = try results.reduce(0) { try $0 + $1[0].int64(0) }
             let total = try results.reduce(0) { try $0 + $1[0].int64(1) }

@@ -54,7 +54,7 @@ struct OrphanRecovery: Sendable {
     }
 
     /// Settles what stands prepared on `shard` and is not in `live`; returns how many.
-    func sweep(_ shard: ShardID, live: () async -> Set<TransactionID>) async throws(ShardError) -> Int {
+    func sweep(_ shard: ShardID, live: @Sendable () async -> Set<TransactionID>) async throws(ShardError) -> Int {
         // Listed before the live ones are asked for: see ``Recovery/orphans(among:live:)``.
         let prepared = try await prepared(on: shard)
         guard !prepared.isEmpty else { return 0 }

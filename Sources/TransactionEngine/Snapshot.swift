@@ -31,20 +31,24 @@ public struct Snapshot: Sendable {
         _ statement: SQLStatement, in schema: String = "public", on shards: [ShardID]
     ) async throws(TransactionError) -> [SQLResult] {
         let (engine, timestamp) = (engine, timestamp)
-        let results = await withTaskGroup(of: (Int, Result<SQLResult, TransactionError>).self) { group in
-            for (index, shard) in shards.enumerated() {
-                group.addTask(executorPreference: engine.loop) {
-                    do throws(TransactionError) {
-                        return (index, .success(try await engine.read(statement, in: schema, at: timestamp, on: shard)))
-                    } catch {
-                        return (index, .failure(error))
-                    }
+        let reads = shards.map { shard in
+            Task(executorPreference: engine.loop) { () -> Result<SQLResult, TransactionError> in
+                do throws(TransactionError) {
+                    return .success(try await engine.read(statement, in: schema, at: timestamp, on: shard))
+                } catch {
+                    return .failure(error)
                 }
             }
-            return await group.reduce(into: [:]) { $0[$1.0] = $1.1 }
         }
-        var ordered: [SQLResult] = []
-        for index in shards.indices { ordered.append(try results[index]!.get()) }
-        return ordered
+        let outcomes = await withTaskCancellationHandler {
+            var outcomes: [Result<SQLResult, TransactionError>] = []
+            for read in reads { outcomes.append(await read.value) }
+            return outcomes
+        } onCancel: {
+            for read in reads { read.cancel() }
+        }
+        var results: [SQLResult] = []
+        for outcome in outcomes { results.append(try outcome.get()) }
+        return results
     }
 }

@@ -55,13 +55,14 @@ struct Takeover: Sendable {
     private static func checkIdentity(
         _ shard: ShardID, _ connection: ShardConnection
     ) async throws(EngineStartError) {
-        let name = try await query(ShardSchema.shardName, on: shard, connection).first.map { row throws(ShardError) in
+        let name = try await query(ShardSchema.shardName, on: shard, connection) { row throws(ShardError) in
             try row.text(0)
         }
-        guard name == shard.rawValue else {
+        guard name.first == shard.rawValue else {
             throw EngineStartError(
-                .objectNotInPrerequisiteState, "the database configured as shard \(shard) is shard \(name ?? "no shard")",
-                hint: "see whether the conninfo of the shard names the right server and database")
+                .objectNotInPrerequisiteState, "the database configured as shard \(shard) is another one",
+                detail: name.first.map { "it is shard \($0)" } ?? "it is no shard yet",
+                hint: "see whether the shard's conninfo is right; `meridian migrate` makes a database a shard")
         }
     }
 
@@ -71,17 +72,21 @@ struct Takeover: Sendable {
     ) async throws(EngineStartError) -> Epoch {
         var newest: Int64 = 0
         for shard in locks.keys.sorted() {
-            newest = max(newest, try await query(ShardSchema.newestEpoch, on: shard, locks[shard]!)[0].int64(0))
+            let epochs = try await query(ShardSchema.newestEpoch, on: shard, locks[shard]!) { row throws(ShardError) in
+                try row.int64(0)
+            }
+            newest = max(newest, epochs[0])
         }
         let epoch = Epoch(rawValue: newest + 1)
         for shard in locks.keys.sorted() {
             _ = try await query(ShardSchema.raiseEpoch(of: configuration.node, to: epoch), on: shard, locks[shard]!)
         }
         for shard in locks.keys.sorted() {
-            let survivors = try await query(ShardSchema.endEarlierSessions(than: epoch), on: shard, locks[shard]!)
+            let survivors = try await query(ShardSchema.endEarlierSessions(than: epoch), on: shard, locks[shard]!) { _ in true }
             guard survivors.isEmpty else {
                 throw EngineStartError(
-                    .objectNotInPrerequisiteState, "\(survivors.count) sessions of an earlier coordinator on shard \(shard) do not end",
+                    .objectNotInPrerequisiteState, "sessions of an earlier coordinator on shard \(shard) do not end",
+                    detail: "\(survivors.count) are left",
                     hint: "end them by hand: see pg_stat_activity for application_name like 'meridian node%'")
             }
         }
@@ -101,10 +106,12 @@ struct Takeover: Sendable {
     ) async throws(EngineStartError) -> Timestamp {
         var newest = Timestamp.zero
         for shard in locks.keys.sorted() {
-            let row = try await query(ShardSchema.newestTimestamp, on: shard, locks[shard]!)[0]
-            let timestamp: Timestamp
-            do { timestamp = Timestamp(rawValue: try row.int64(0)) } catch { throw EngineStartError(error, shard: shard) }
-            do { try clock.check(newestTimestamp: timestamp, on: shard) } catch {
+            let timestamp = try await query(ShardSchema.newestTimestamp, on: shard, locks[shard]!) {
+                row throws(ShardError) in Timestamp(rawValue: try row.int64(0))
+            }[0]
+            do throws(ClockError) {
+                try clock.check(newestTimestamp: timestamp, on: shard)
+            } catch {
                 throw EngineStartError(error.transactionError)
             }
             newest = max(newest, timestamp)
@@ -112,11 +119,16 @@ struct Takeover: Sendable {
         return newest
     }
 
-    private static func query(
-        _ statement: SQLStatement, on shard: ShardID, _ connection: ShardConnection
-    ) async throws(EngineStartError) -> SQLResult {
+    private static func query<Value>(
+        _ statement: SQLStatement, on shard: ShardID, _ connection: ShardConnection,
+        read: (SQLRow) throws(ShardError) -> Value = { (_: SQLRow) in () }
+    ) async throws(EngineStartError) -> [Value] {
         do throws(ShardError) {
-            return try await connection.run([statement], deadline: .now + .seconds(30))[0]
+            var values: [Value] = []
+            for row in try await connection.run([statement], deadline: .now + .seconds(30))[0] {
+                values.append(try read(row))
+            }
+            return values
         } catch {
             throw EngineStartError(error, shard: shard)
         }

@@ -172,7 +172,7 @@ extension TransactionEngine {
         let statements = [
             ShardSchema.logCommit(run.id, participants: run.coordinator.participants), Statement.prepare(run.id),
         ]
-        async let reached: Void = reach(.duringCommitWait, run.id)
+        let reached = reachMeanwhile(.duringCommitWait, run.id)
         let vote: Vote
         do throws(ShardError) {
             let connection = run.connection(to: shard)!
@@ -181,9 +181,9 @@ extension TransactionEngine {
             vote = results[1].commandTag == "PREPARE TRANSACTION" ? .prepared : .refused(Self.rolledBack(on: shard))
         } catch {
             let failure = TransactionError(error, shard: shard)
-            vote = error.isOutcomeUnknown ? .lost(failure) : .refused(failure)
+            vote = error.isAnswerMissing ? .lost(failure) : .refused(failure)
         }
-        await reached
+        await reached?.value
         let actions = run.coordinator.voteReceived(vote, from: shard)
         if case .preparing(let missing, _, _) = run.coordinator.state, missing.isEmpty { run.preparedAt = .now }
         perform(actions, run)
@@ -209,7 +209,7 @@ extension TransactionEngine {
         let statements = [
             ShardSchema.logDecision(prepared.id, participants: run.coordinator.participants), Statement.commit,
         ]
-        async let reached: Void = reach(.duringDecision, prepared.id)
+        let reached = reachMeanwhile(.duringDecision, prepared.id)
         let answer: HomeAnswer
         do throws(ShardError) {
             let connection = run.connection(to: shard)!
@@ -218,9 +218,9 @@ extension TransactionEngine {
             answer = results[1].commandTag == "COMMIT" ? .committed : .refused(Self.rolledBack(on: shard))
         } catch {
             let failure = TransactionError(error, shard: shard)
-            answer = error.isOutcomeUnknown || error.endsSession ? .lost(failure) : .refused(failure)
+            answer = error.isAnswerMissing ? .lost(failure) : .refused(failure)
         }
-        await reached
+        await reached?.value
         if answer == .committed {
             await reach(.afterDecisionBeforeApply, prepared.id)
             if let session = run.removeSession(on: shard) { await giveBack(session) }
@@ -295,6 +295,11 @@ extension TransactionEngine {
         if let hook = configuration.faultHook { await hook(point, id) }
     }
 
+    /// Reaches `point` while the caller waits for a shard.
+    private func reachMeanwhile(_ point: FaultPoint, _ id: TransactionID) -> Task<Void, Never>? {
+        configuration.faultHook.map { hook in Task { await hook(point, id) } }
+    }
+
     private static func rolledBack(on shard: ShardID) -> TransactionError {
         TransactionError(
             .inFailedTransaction, "the shard rolled the transaction back", hint: "run the transaction again",
@@ -331,4 +336,10 @@ struct Backoff {
         try await loop.sleep(until: .now + next)
         next = min(next * 2, Self.longest)
     }
+}
+
+extension ShardError {
+    /// Whether the shard did what it was asked to is not known. A session that is ended in the middle of a COMMIT may have
+    /// committed, as when it waits for a synchronous standby.
+    fileprivate var isAnswerMissing: Bool { isOutcomeUnknown || serverFields?.isFatal == true }
 }

@@ -17,6 +17,14 @@ struct BareTransfers {
     let conninfos: [String]
     let accounts: Int64
     let commitProtocol: CommitProtocol
+    /// Two runs on the same servers never use one name of a transaction.
+    private let series = UInt64.random(in: 0 ... .max)
+
+    init(conninfos: [String], accounts: Int64, commitProtocol: CommitProtocol) {
+        self.conninfos = conninfos
+        self.accounts = accounts
+        self.commitProtocol = commitProtocol
+    }
 
     /// Creates the tables and fills them.
     static func create(accounts: Int64, conninfos: [String]) throws {
@@ -34,11 +42,12 @@ struct BareTransfers {
         }
     }
 
-    /// Runs for `duration` and returns the latencies in microseconds.
-    func run(clients: Int, for duration: Duration) throws -> Histogram<UInt32> {
+    /// Runs for `duration` and returns the latencies in microseconds; tells `processor` the processor time it took.
+    func run(clients: Int, for duration: Duration, processor: (Double) -> Void) throws -> Histogram<UInt32> {
         let total = Mutex(makeLatencyHistogram())
         let failure = Mutex<(any Error)?>(nil)
         let sessions = try (0..<clients).map { _ in try conninfos.map { try BareConnection($0) } }
+        let processorBefore = machineProcessorSeconds()
         let deadline = ContinuousClock.now + duration
         let threads = DispatchGroup()
         for (client, connections) in sessions.enumerated() {
@@ -49,7 +58,7 @@ struct BareTransfers {
                     var number = 0
                     while ContinuousClock.now < deadline {
                         let began = ContinuousClock.now
-                        try transfer(connections, gid: "bare-\(client)-\(number)")
+                        try transfer(connections, gid: "bare-\(series)-\(client)-\(number)")
                         latencies.record(UInt64((ContinuousClock.now - began) / .microseconds(1)))
                         number += 1
                     }
@@ -62,6 +71,7 @@ struct BareTransfers {
             thread.start()
         }
         threads.wait()
+        processor(machineProcessorSeconds() - processorBefore)
         if let error = failure.withLock({ $0 }) { throw error }
         return total.withLock { $0 }
     }

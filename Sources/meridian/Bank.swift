@@ -66,11 +66,10 @@ extension BankCommand {
 
         func run() async throws {
             let bank = try await BankCommand.withEngine(cluster) { engine in
-                do throws(TransactionError) {
+                do {
                     return try await Bank.create(
                         accounts: accounts, balance: balance, replacing: replace, on: engine)
-                } catch {
-                    guard error.sqlState.rawValue == "42P06" else { throw error }
+                } catch let error as TransactionError where error.sqlState.rawValue == "42P06" {
                     throw TransactionError(
                         error.sqlState, "there is a bank already", hint: "use it, or replace it by --replace",
                         shard: error.shard)
