@@ -52,7 +52,10 @@ let package = Package(
         .target(name: "LocalCluster", dependencies: [.product(name: "Logging", package: "swift-log")]),
 
         // Assemblies: what a node is made of, over the shells.
-        .target(name: "ShardSchema", dependencies: ["ShardBackend", "TransactionCore"]),
+        .target(
+            name: "ShardSchema", dependencies: ["ShardBackend", "TransactionCore"],
+            resources: [.embedInCode("Migrations")]
+        ),
         .target(
             name: "TransactionEngine",
             dependencies: [
