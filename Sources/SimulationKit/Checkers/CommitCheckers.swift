@@ -16,7 +16,9 @@ public struct AtomicityChecker: HistoryChecker {
     public func check(_ history: History) -> [Violation] {
         var found: [Int: [(key: RowKey, timestamp: Timestamp)]] = [:]
         for commit in history.log {
-            for change in commit.changes { found[change.new.writer, default: []].append((change.key, commit.timestamp)) }
+            for change in commit.changes {
+                found[change.new.writer, default: []].append((change.key, commit.timestamp))
+            }
         }
         return history.transactions.compactMap { transaction in
             guard let changes = found[transaction.number], let first = changes.first else { return nil }

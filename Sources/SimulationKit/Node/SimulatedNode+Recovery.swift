@@ -4,16 +4,18 @@ import TwoPhaseCommit
 extension SimulatedNode {
     /// Lists now and then what stands prepared, and settles what nobody coordinates (R4).
     func sweep() {
-        onEveryShard({ [self] shard, done in
-            run([.listPrepared], on: shard) { [self] result in
-                guard case .success(let answers) = result, case .prepared(let names)? = answers.first else {
-                    return done()
+        onEveryShard(
+            { [self] shard, done in
+                run([.listPrepared], on: shard) { [self] result in
+                    guard case .success(let answers) = result, case .prepared(let names)? = answers.first else {
+                        return done()
+                    }
+                    recover(Recovery.orphans(among: names, live: live), on: shard, then: done)
                 }
-                recover(Recovery.orphans(among: names, live: live), on: shard, then: done)
-            }
-        }, then: { [self] in
-            after(cluster.conditions.sweepNanoseconds) { [self] in sweep() }
-        })
+            },
+            then: { [self] in
+                after(cluster.conditions.sweepNanoseconds) { [self] in sweep() }
+            })
     }
 
     /// Settles `orphans` on `shard`, one after the other.
