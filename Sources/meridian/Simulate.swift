@@ -60,7 +60,8 @@ struct Simulate: AsyncParsableCommand {
                 printViolations(of: report)
                 throw ExitCode.failure
             }
-            progress.show("seed \(report.seed): \(runCount) runs, \(counts.transactionsCommitted) transactions committed")
+            progress.show(
+                "seed \(report.seed): \(runCount) runs, \(counts.transactionsCommitted) transactions committed")
         }
         progress.clear()
         let elapsed = ContinuousClock.now - start
