@@ -129,8 +129,8 @@ public struct SnapshotReadChecker: HistoryChecker {
                 guard observation.value != expected else { continue }
                 violations.append(
                     violation(
-                        "read t\(read.number) at \(read.timestamp) saw \(observation.value) in \(observation.key); as of "
-                            + "then t\(expected.writer) had written \(expected) there last", read.number,
+                        "read t\(read.number) at \(read.timestamp) saw \(observation.value) in \(observation.key); as "
+                            + "of then t\(expected.writer) had written \(expected) there last", read.number,
                         expected.writer, observation.value.writer))
             }
         }

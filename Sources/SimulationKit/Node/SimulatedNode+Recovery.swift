@@ -69,7 +69,7 @@ extension SimulatedNode {
         }
     }
 
-    /// Tells a client that was left in doubt what the home shard says of its transaction; nil where it says nothing yet.
+    /// Tells a client that was left in doubt what the home shard says of its transaction; nil while it says nothing.
     ///
     /// To be told that it committed is an acknowledgement: a strong read afterwards must not miss it (R9).
     func outcome(of id: TransactionID, then: @escaping (Decision?) -> Void) {

@@ -28,8 +28,8 @@ extension SimulatedNode {
         }
     }
 
-    /// An epoch whose raising got lost on the way may stand on some shards and not on others, and may be somebody else's
-    /// by now: never raised again, but exceeded.
+    /// An epoch whose raising got lost on the way may stand on some shards and not on others, and another node may have
+    /// it by now: it is never raised again, but exceeded.
     private func takeOver() {
         var newest = epoch
         attempt(
