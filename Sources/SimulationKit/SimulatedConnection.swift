@@ -59,8 +59,8 @@ final class SimulatedConnection {
         self.network = network
     }
 
-    /// Sends a pipeline of statements; `then` is called once: with their answers, an error, or when the connection broke
-    /// first.
+    /// Sends a pipeline of statements. `then` is called once: with their answers, with an error, or when the connection
+    /// broke first.
     func run(_ statements: [Statement], then: @escaping (PipelineResult) -> Void) {
         let scheduler = network.scheduler
         requestCount += 1
