@@ -47,7 +47,7 @@ struct Simulate: AsyncParsableCommand {
     func run() async throws {
         let start = ContinuousClock.now
         let deadline = (seconds ?? (runs == nil ? Self.secondsDefault : nil)).map { start + .seconds($0) }
-        var progress = ProgressLine()
+        let progress = ProgressLine()
         var counts = RunCounts()
         var runCount: UInt64 = 0
         while runCount < runs ?? .max, deadline.map({ ContinuousClock.now < $0 }) ?? true {
@@ -81,20 +81,3 @@ struct Simulate: AsyncParsableCommand {
 }
 
 extension PlantedBug: ExpressibleByArgument {}
-
-/// A line on the terminal that is written over and over; nothing elsewhere.
-private struct ProgressLine {
-    private let isTerminal = isatty(STDERR_FILENO) == 1
-    private var next = ContinuousClock.now
-
-    /// Shows `text`, at most a few times a second.
-    mutating func show(_ text: String) {
-        guard isTerminal, ContinuousClock.now >= next else { return }
-        next = .now + .milliseconds(200)
-        fputs("\r\(text)\u{1B}[K", stderr)
-    }
-
-    func clear() {
-        if isTerminal { fputs("\r\u{1B}[K", stderr) }
-    }
-}
