@@ -30,7 +30,7 @@ struct Dev: AsyncParsableCommand {
     @Option(help: "How many nodes.")
     var nodes = 1
 
-    @Option(help: "The first node's port for clients, the others' follow; by default free ones.")
+    @Option(help: "The first node's port for clients, the others' follow. No node serves clients yet.")
     var port: UInt16?
 
     @Option(help: "The first shard's port, the others' follow; by default free ones.")
@@ -116,7 +116,7 @@ private struct DevService: Service {
         print("ready: \(cluster.servers.count) \(cluster.servers.count == 1 ? "shard" : "shards")")
 
         let logger = Logger(label: "meridian.dev")
-        let services = cluster.servers.map { ShardSupervisor(server: $0, logger: logger) }
+        let services: [any Service] = cluster.servers.map { ShardSupervisor(server: $0, logger: logger) }
         try await ServiceGroup(services: services, logger: logger).run()
     }
 
@@ -138,7 +138,7 @@ private struct DevService: Service {
 /// killing one is how people try it out. A server that keeps dying ends the cluster, with its log.
 private struct ShardSupervisor: Service {
     /// So many deaths in a row, each within ``steadyAfter`` of the start, end the cluster.
-    private static let earlyDeathsMax = 3
+    private static let earlyDeathsMax = 5
     private static let steadyAfter = Duration.seconds(10)
 
     let server: LocalPostgres
@@ -151,10 +151,7 @@ private struct ShardSupervisor: Service {
             logger.error("\(server.name) ended (\(exit)) and is started again; its log ends with:\n\(server.logTail())")
             earlyDeaths = ContinuousClock.now - started < Self.steadyAfter ? earlyDeaths + 1 : 0
             guard earlyDeaths < Self.earlyDeathsMax else {
-                throw LocalClusterError(
-                    "server \(server.name) keeps ending: \(exit)", detail: server.logTail(),
-                    hint: "its whole log is in \(server.logFile)"
-                )
+                throw LocalClusterError("server \(server.name) keeps ending: \(exit)", detail: server.logTail())
             }
             started = .now
             try await cancelWhenGracefulShutdown { try await server.start() }
