@@ -29,7 +29,13 @@ let package = Package(
         .target(name: "TwoPhaseCommit", dependencies: ["TransactionCore", "BoundedTime"]),
 
         // Simulation: a deterministic twin of the shells below, over the real pure targets above.
-        .target(name: "SimulationKit", dependencies: ["TransactionCore", "BoundedTime", "TwoPhaseCommit"]),
+        .target(
+            name: "SimulationKit",
+            dependencies: [
+                "TransactionCore", "BoundedTime", "TwoPhaseCommit",
+                .product(name: "HeapModule", package: "swift-collections"),
+            ]
+        ),
 
         // Shells: one outside thing each.
         .target(name: "SystemClock", dependencies: ["BoundedTime", "CLinux"]),
@@ -46,7 +52,10 @@ let package = Package(
         .target(name: "LocalCluster", dependencies: ["CLinux"]),
 
         // Assemblies: what a node is made of, over the shells.
-        .target(name: "ShardSchema", dependencies: ["ShardBackend", "TransactionCore"]),
+        .target(
+            name: "ShardSchema", dependencies: ["ShardBackend", "TransactionCore"],
+            resources: [.embedInCode("Migrations")]
+        ),
         .target(
             name: "TransactionEngine",
             dependencies: [
@@ -58,7 +67,7 @@ let package = Package(
         .target(
             name: "BankWorkload",
             dependencies: [
-                "TransactionEngine",
+                "ShardBackend", "ShardSchema", "TransactionCore", "TransactionEngine", "TwoPhaseCommit",
                 .product(name: "Histogram", package: "hdrhistogram-swift"),
                 .product(name: "Logging", package: "swift-log"),
             ]
@@ -73,13 +82,15 @@ let package = Package(
                 .product(name: "ArgumentParser", package: "swift-argument-parser"),
                 .product(name: "Logging", package: "swift-log"),
                 .product(name: "ServiceLifecycle", package: "swift-service-lifecycle"),
+                .product(name: "UnixSignals", package: "swift-service-lifecycle"),
                 .product(name: "Yams", package: "Yams"),
             ]
         ),
         .executableTarget(
             name: "meridian-bench",
             dependencies: [
-                "BankWorkload", "CLibPQ", "LocalCluster", "ShardSchema", "TransactionEngine",
+                "BankWorkload", "CLibPQ", "LocalCluster", "ShardBackend", "ShardSchema", "SystemClock",
+                "TransactionCore", "TransactionEngine",
                 .product(name: "ArgumentParser", package: "swift-argument-parser"),
                 .product(name: "Histogram", package: "hdrhistogram-swift"),
             ]

@@ -1,1 +1,113 @@
+import ShardBackend
 import TransactionCore
+
+/// The SQL that the engine sends to the schema `meridian` of a shard, ready to run.
+///
+/// Each statement names the R-rule of the design that it serves.
+public enum ShardSchema {
+    /// Records that the transaction `id` commits on this shard; the last statement before COMMIT or PREPARE TRANSACTION,
+    /// in the transaction itself. On the home shard this row is the decision (R3).
+    ///
+    /// Fails with SQLSTATE 23505 where a tombstone says that the transaction was aborted (R4).
+    ///
+    /// - Parameter participants: the shards written besides the home shard.
+    public static func logCommit(_ id: TransactionID, participants: [ShardID]) -> SQLStatement {
+        let shards = ([id.home] + participants).map(\.rawValue).joined(separator: ",")
+        return SQLStatement(
+            """
+            INSERT INTO meridian.commit_log (ts, xid, slot, undo_slot, participants) VALUES \
+            ($1, pg_current_xact_id(), meridian.slot($1 / 1000000000), meridian.undo_slot(), $2)
+            """, [.int64(id.commitTimestamp.rawValue), .text(shards)])
+    }
+
+    /// The row that decides (R3): what ``logCommit(_:participants:)`` is on the home shard.
+    public static func logDecision(_ id: TransactionID, participants: [ShardID]) -> SQLStatement {
+        logCommit(id, participants: participants)
+    }
+
+    /// One row with one boolean, whether the transaction committed, or no row while nothing is decided (R4).
+    ///
+    /// Asked of the home shard this is the decision; of another one, whether the transaction has been applied there.
+    public static func decision(of id: TransactionID) -> SQLStatement {
+        SQLStatement(
+            """
+            SELECT xid IS NOT NULL FROM meridian.commit_log \
+            WHERE ts = $1 AND slot = meridian.slot($1 / 1000000000)
+            """, [.int64(id.commitTimestamp.rawValue)])
+    }
+
+    /// Decides abort on the home shard unless something is decided already (R4); affects one row if it did.
+    ///
+    /// Waits for the end of a transaction that has inserted a row of that timestamp, which a coordinator that is alive
+    /// may just be committing. Fails with SQLSTATE 55000 when the log no longer reaches back to the timestamp.
+    public static func tombstone(for id: TransactionID) -> SQLStatement {
+        SQLStatement(
+            """
+            INSERT INTO meridian.commit_log (ts, slot) SELECT $1, meridian.slot($1 / 1000000000) \
+            WHERE meridian.is_remembered($1) ON CONFLICT DO NOTHING
+            """, [.int64(id.commitTimestamp.rawValue)])
+    }
+
+    /// What is prepared in this database, oldest first, strangers' transactions among them: gid, the local transaction's
+    /// number, when it was prepared (ns since the Unix epoch, by the shard's clock), owner.
+    public static let preparedTransactions = SQLStatement(
+        """
+        SELECT gid, transaction::text::bigint, (extract(epoch FROM prepared) * 1000000000)::bigint, owner::text \
+        FROM pg_prepared_xacts WHERE database = current_database() ORDER BY prepared
+        """)
+
+    /// The committed transactions that the log still holds: timestamp, the shards written separated by commas (home
+    /// first).
+    public static let committedTransactions = SQLStatement(
+        "SELECT ts, participants FROM meridian.commit_log WHERE xid IS NOT NULL")
+
+    /// One bigint: no transaction on the shard has a commit timestamp above it.
+    public static let newestTimestamp = SQLStatement("SELECT meridian.newest_timestamp()")
+
+    /// What begins a read at `timestamp` (R8, R10), to be sent in one pipeline with the query and COMMIT.
+    ///
+    /// The second statement takes the snapshot; the shard's safe time must have reached `timestamp` before. Fails with
+    /// SQLSTATE 72000 when the timestamp is older than what the shard keeps.
+    ///
+    /// A prepared statement is planned for the `search_path` it was parsed under, so keep sessions that read at
+    /// timestamps apart from those that don't: one that changes is planned anew each time.
+    ///
+    /// - Parameter schemas: the `search_path` of the query; each schema's versioned tables appear as they were.
+    public static func readPrologue(at timestamp: Timestamp, schemas: [String]) -> [SQLStatement] {
+        let path = schemas.flatMap { ["meridian_asof_\($0)", $0] }
+            .map { "\"\($0.replacing("\"", with: "\"\""))\"" }.joined(separator: ", ")
+        return [
+            "BEGIN ISOLATION LEVEL REPEATABLE READ READ ONLY",
+            SQLStatement("SELECT meridian.begin_read($1, $2)", [.int64(timestamp.rawValue), .text(path)]),
+        ]
+    }
+
+    /// The first statement of a node's session; fails with SQLSTATE 55000 when the shard was told of a newer epoch (R6).
+    ///
+    /// The session's `application_name` must be `meridian node N epoch E`, so that ``endEarlierSessions(than:)`` finds it.
+    public static func openSession(node: NodeID, epoch: Epoch) -> SQLStatement {
+        SQLStatement(
+            "SELECT meridian.open_session($1, $2)", [.int64(Int64(node.rawValue)), .int64(epoch.rawValue)],
+            isPrepared: false)
+    }
+
+    /// One bigint: the newest epoch that the shard was told of, 0 if none.
+    public static let newestEpoch = SQLStatement("SELECT coalesce(max(epoch), 0) FROM meridian.node_epoch")
+
+    /// Tells the shard that `node` coordinates alone in `epoch`: sessions of earlier epochs cannot open any more (R6).
+    public static func raiseEpoch(of node: NodeID, to epoch: Epoch) -> SQLStatement {
+        SQLStatement(
+            "SELECT meridian.raise_epoch($1, $2)", [.int64(Int64(node.rawValue)), .int64(epoch.rawValue)],
+            isPrepared: false)
+    }
+
+    /// Ends the sessions of earlier epochs and waits up to five seconds; one row for each that is still there (R6).
+    ///
+    /// ``raiseEpoch(of:to:)`` must have been committed before, or another session may open behind this one's back.
+    public static func endEarlierSessions(than epoch: Epoch) -> SQLStatement {
+        SQLStatement("SELECT meridian.end_sessions($1)", [.int64(epoch.rawValue)], isPrepared: false)
+    }
+
+    /// The name of the shard that this database is; no row before ``Migrator`` gave it one.
+    public static let shardName = SQLStatement("SELECT shard FROM meridian.identity")
+}

@@ -43,6 +43,8 @@ extension SQLState {
     public static let configurationLimitExceeded = SQLState(rawValue: "53400")
     /// The object is not in the state that the operation needs: another coordinator holds the shard.
     public static let objectNotInPrerequisiteState = SQLState(rawValue: "55000")
+    /// A wait for other transactions ended at its deadline.
+    public static let lockNotAvailable = SQLState(rawValue: "55P03")
     /// A wait ended at its deadline, or the caller gave up.
     public static let queryCanceled = SQLState(rawValue: "57014")
     /// An operator ended the session.

@@ -1,3 +1,4 @@
+import BoundedTime
 import TransactionCore
 
 /// One read-write transaction from the client's COMMIT to the last participant's: two-phase commit with the home shard
@@ -8,16 +9,20 @@ import TransactionCore
 ///
 /// The steps and why they have this order:
 /// 1. PREPARE on every written shard but home, while commit-wait runs.
-/// 2. All have voted yes *and* the commit timestamp has passed: COMMIT on the home shard. Nothing is visible before (R2).
-/// 3. The home shard answered: that is the decision (R3). The client is told.
-/// 4. COMMIT PREPARED on the others; until each has answered, the transaction is in flight there (R8).
+/// 2. The commit timestamp has passed: the shards that were only read confirm that they still hold their locks (R7). A
+///    session that died has let go of them without a word, and somebody may have written there at an earlier timestamp.
+/// 3. All have voted yes and confirmed: COMMIT on the home shard. Nothing is visible before (R2).
+/// 4. The home shard answered: that is the decision (R3). The client is told.
+/// 5. COMMIT PREPARED on the others; until each has answered, the transaction is in flight there (R8).
 public struct Coordinator: Sendable {
     /// An order to the shell.
     public enum Action: Hashable, Sendable {
-        /// Call ``Coordinator/commitWaitEnded(at:)`` when the clock says that this timestamp has passed.
+        /// Call ``Coordinator/commitWaitEnded(_:)`` when the clock says that this timestamp has passed.
         case waitOut(Timestamp)
         /// Log the commit timestamp on this shard and PREPARE TRANSACTION there.
         case prepare(ShardID)
+        /// Have this shard, which was only read, answer something in the transaction that is still open there.
+        case confirm(ShardID)
         /// Log the commit timestamp on the home shard and COMMIT there: the decision.
         case commitHome(PreparedTransaction)
         /// Find out what the home shard decided, by ``Recovery``'s means, for as long as it takes (R5).
@@ -42,8 +47,8 @@ public struct Coordinator: Sendable {
 
     /// Where the transaction stands; each case says what may follow.
     public enum State: Hashable, Sendable {
-        /// Votes are missing, or commit-wait runs. Next: `deciding` or `settling(.abort)`.
-        case preparing(votesMissing: Set<ShardID>, isWaitOver: Bool)
+        /// Votes or confirmations are missing, or commit-wait runs. Next: `deciding` or `settling(.abort)`.
+        case preparing(votesMissing: Set<ShardID>, confirmationsMissing: Set<ShardID>, isWaitOver: Bool)
         /// COMMIT is under way at home. Next: `settling`, or `inDoubt` when the answer is lost.
         case deciding
         /// COMMIT was sent and its answer lost. Next: `settling`.
@@ -69,7 +74,8 @@ public struct Coordinator: Sendable {
         self.id = id
         self.participants = participants
         self.readers = readers
-        self.state = .preparing(votesMissing: Set(participants), isWaitOver: false)
+        self.state = .preparing(
+            votesMissing: Set(participants), confirmationsMissing: Set(readers), isWaitOver: false)
     }
 
     // MARK: Inputs
@@ -82,11 +88,12 @@ public struct Coordinator: Sendable {
     /// A participant answered PREPARE.
     public mutating func voteReceived(_ vote: Vote, from shard: ShardID) -> [Action] {
         switch state {
-        case .preparing(var votesMissing, let isWaitOver):
+        case .preparing(var votesMissing, let confirmationsMissing, let isWaitOver):
             guard votesMissing.remove(shard) != nil else { return [] }
             switch vote {
             case .prepared:
-                state = .preparing(votesMissing: votesMissing, isWaitOver: isWaitOver)
+                state = .preparing(
+                    votesMissing: votesMissing, confirmationsMissing: confirmationsMissing, isWaitOver: isWaitOver)
                 return commitHomeIfReady()
             case .refused(let error), .lost(let error):
                 return abort(because: error, votesMissing: votesMissing, lastVote: (vote, shard))
@@ -101,12 +108,29 @@ public struct Coordinator: Sendable {
         }
     }
 
-    /// The shell believes that commit-wait is over; if the clock's interval says otherwise it waits on.
-    public mutating func commitWaitEnded(at now: TimestampInterval) -> [Action] {
-        guard case .preparing(let votesMissing, false) = state else { return [] }
-        guard now.isAfter(id.commitTimestamp) else { return [.waitOut(id.commitTimestamp)] }
-        state = .preparing(votesMissing: votesMissing, isWaitOver: true)
-        return commitHomeIfReady()
+    /// Commit-wait is over: the commit timestamp has certainly passed.
+    public mutating func commitWaitEnded(_ passed: PassedTimestamp) -> [Action] {
+        precondition(passed.timestamp >= id.commitTimestamp, "\(passed.timestamp) has passed, not that of \(id)")
+        guard case .preparing(let votesMissing, let confirmationsMissing, false) = state else { return [] }
+        state = .preparing(
+            votesMissing: votesMissing, confirmationsMissing: confirmationsMissing, isWaitOver: true)
+        return readers.map { .confirm($0) } + commitHomeIfReady()
+    }
+
+    /// A shard that was only read answered in its open transaction, so its locks were held until now; or it failed to,
+    /// and they may be gone.
+    public mutating func confirmed(_ confirmation: Confirmation, by shard: ShardID) -> [Action] {
+        guard case .preparing(let votesMissing, var confirmationsMissing, true) = state,
+            confirmationsMissing.remove(shard) != nil
+        else { return [] }
+        switch confirmation {
+        case .held:
+            state = .preparing(
+                votesMissing: votesMissing, confirmationsMissing: confirmationsMissing, isWaitOver: true)
+            return commitHomeIfReady()
+        case .lost(let error):
+            return abort(because: error, votesMissing: votesMissing, lastVote: nil)
+        }
     }
 
     /// Commit can't go on: the clock is not to be trusted, a deadline passed or the client gave up.
@@ -115,7 +139,7 @@ public struct Coordinator: Sendable {
     /// unknown, and the decision is found and applied all the same.
     public mutating func gaveUp(because error: TransactionError) -> [Action] {
         switch state {
-        case .preparing(let votesMissing, _):
+        case .preparing(let votesMissing, _, _):
             return abort(because: error, votesMissing: votesMissing, lastVote: nil)
         case .deciding, .inDoubt:
             return answer(.failed(indeterminate(because: error)))
@@ -159,7 +183,9 @@ public struct Coordinator: Sendable {
     // MARK: Steps
 
     private mutating func commitHomeIfReady() -> [Action] {
-        guard case .preparing(let votesMissing, true) = state, votesMissing.isEmpty else { return [] }
+        guard case .preparing(let votesMissing, let confirmationsMissing, true) = state, votesMissing.isEmpty,
+            confirmationsMissing.isEmpty
+        else { return [] }
         state = .deciding
         return [.commitHome(PreparedTransaction(id: id))]
     }

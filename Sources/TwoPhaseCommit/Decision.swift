@@ -6,7 +6,8 @@ public enum Decision: Hashable, Sendable {
     case abort
 }
 
-/// Every participant but the home shard has voted yes and commit-wait is over: COMMIT may go to the home shard.
+/// Every participant but the home shard has voted yes, commit-wait is over and read locks are still held: COMMIT may go
+/// to the home shard.
 ///
 /// Only ``Coordinator`` makes one, so code that takes one can't run before its time (R2).
 public struct PreparedTransaction: Hashable, Sendable {
@@ -28,6 +29,14 @@ public enum Vote: Hashable, Sendable {
     /// No: the shard refused, so its part is rolled back.
     case refused(TransactionError)
     /// The answer was lost: the participant may be prepared, now or in a moment.
+    case lost(TransactionError)
+}
+
+/// What is known of the locks on a shard that was only read, once commit-wait is over.
+public enum Confirmation: Hashable, Sendable {
+    /// The transaction is open there, so they are held.
+    case held
+    /// They may be gone: the session answered with an error, or not at all.
     case lost(TransactionError)
 }
 

@@ -27,9 +27,9 @@ extension SafeTimeTracker {
         case .at(let timestamp):
             return timestamp
         case .exactStaleness(let staleness):
-            return now.earliest.advanced(byNanoseconds: -staleness.wholeNanoseconds)
+            return now.earliest.advanced(byNanoseconds: -staleness.nanoseconds)
         case .maxStaleness(let staleness):
-            return freshest(over: shards, notBefore: now.latest.advanced(byNanoseconds: -staleness.wholeNanoseconds))
+            return freshest(over: shards, notBefore: now.latest.advanced(byNanoseconds: -staleness.nanoseconds))
         case .minTimestamp(let timestamp):
             return freshest(over: shards, notBefore: timestamp)
         }
@@ -39,14 +39,5 @@ extension SafeTimeTracker {
         // Never past what has been acknowledged or read: a chosen timestamp may lie ahead of the present.
         let safe = shards.map { safeTime(of: $0) }.min() ?? strongReadTimestamp
         return max(bound, min(safe, strongReadTimestamp))
-    }
-}
-
-extension Duration {
-    /// Whole nanoseconds, clamped to what 64 bits hold (292 years).
-    public var wholeNanoseconds: Int64 {
-        let (seconds, attoseconds) = components
-        let (product, overflow) = seconds.multipliedReportingOverflow(by: 1_000_000_000)
-        return overflow ? (seconds < 0 ? .min : .max) : product + attoseconds / 1_000_000_000
     }
 }

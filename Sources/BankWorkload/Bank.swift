@@ -1,0 +1,152 @@
+import ShardBackend
+import TransactionCore
+import TransactionEngine
+
+/// The standard workload of the field: accounts spread over all shards, between which money moves while its sum stays.
+///
+/// Account `n` lies on shard `n mod (number of shards)`, in the order of the shards' names.
+public struct Bank: Sendable {
+    /// How many accounts there are, numbered from 0.
+    public let accounts: Int64
+    /// What all accounts hold together.
+    public let total: Int64
+    let engine: TransactionEngine
+
+    /// The table's schema; reads at a timestamp see its as-of views.
+    static let schema = "bank"
+
+    /// Creates the bank on all shards in one transaction: every shard has it afterwards, or none.
+    ///
+    /// - Throws: ``TransactionError``, SQLSTATE 42P06 when there is a bank already and `replacing` is false.
+    public static func create(
+        accounts: Int64, balance: Int64, replacing: Bool, on engine: TransactionEngine
+    ) async throws -> Bank {
+        let shards = engine.shards
+        _ = try await engine.transaction { transaction in
+            for (index, shard) in shards.enumerated() {
+                let drop: [SQLStatement] = ["DROP SCHEMA IF EXISTS bank CASCADE"]
+                let create: [SQLStatement] = [
+                    "CREATE SCHEMA bank",
+                    // Room on each page for new row versions keeps updates off the index (HOT).
+                    "CREATE TABLE bank.account (id bigint PRIMARY KEY, balance bigint NOT NULL) WITH (fillfactor = 80)",
+                    "SELECT meridian.version_table('bank.account')",
+                    SQLStatement(
+                        "INSERT INTO bank.account SELECT id, $1 FROM generate_series($2::bigint, $3::bigint - 1, $4::bigint) AS id",
+                        [.int64(balance), .int64(Int64(index)), .int64(accounts), .int64(Int64(shards.count))],
+                        isPrepared: false),
+                ]
+                _ = try await transaction.execute(replacing ? drop + create : create, on: shard)
+            }
+        }
+        return Bank(accounts: accounts, total: accounts * balance, engine: engine)
+    }
+
+    /// Opens the bank that ``create(accounts:balance:replacing:on:)`` made.
+    ///
+    /// - Throws: ``TransactionError``, SQLSTATE 42P01 when there is none.
+    public static func open(on engine: TransactionEngine) async throws -> Bank {
+        let snapshot = try await engine.snapshot()
+        let statement = SQLStatement("SELECT count(*), coalesce(sum(balance), 0)::bigint FROM account")
+        do {
+            let results = try await snapshot.read(statement, in: schema, on: engine.shards)
+            let accounts = try results.reduce(0) { try $0 + $1[0].int64(0) }
+            let total = try results.reduce(0) { try $0 + $1[0].int64(1) }
+            return Bank(accounts: accounts, total: total, engine: engine)
+        } catch let error as TransactionError where error.sqlState == .undefinedTable {
+            throw TransactionError(
+                .undefinedTable, "there is no bank on shard \(error.shard.map(\.rawValue) ?? "?")",
+                detail: error.message, hint: "run `meridian bank init`", shard: error.shard)
+        }
+    }
+
+    /// The shard of an account.
+    func shard(of account: Int64) -> ShardID {
+        engine.shards[Int(account % Int64(engine.shards.count))]
+    }
+
+    /// The sum of all accounts at `snapshot`.
+    func sum(at snapshot: Snapshot) async throws -> Int64 {
+        let statement = SQLStatement("SELECT coalesce(sum(balance), 0)::bigint FROM account")
+        let results = try await snapshot.read(statement, in: Self.schema, on: engine.shards)
+        return try results.reduce(0) { try $0 + $1[0].int64(0) }
+    }
+
+    /// How a transfer ended that did not fail.
+    enum TransferEnd: Sendable {
+        case committed(Timestamp)
+        /// The account would have been overdrawn.
+        case refused
+    }
+
+    /// Moves `amount` from one account to another, unless that would overdraw.
+    ///
+    /// Rows are locked in the order of their shards and numbers, so transfers never wait for each other in a circle.
+    func transfer(_ amount: Int64, from source: Int64, to target: Int64) async throws -> TransferEnd {
+        let transaction = try await engine.begin()
+        do {
+            let (sourceShard, targetShard) = (shard(of: source), shard(of: target))
+            let debit = Self.debit(amount, from: source)
+            let credit = Self.credit(amount, to: target)
+            let debited: SQLResult
+            let credited: SQLResult
+            if sourceShard == targetShard {
+                let isSourceFirst = source < target
+                let results = try await transaction.execute(
+                    isSourceFirst ? [debit, credit] : [credit, debit], on: sourceShard)
+                (debited, credited) = isSourceFirst ? (results[0], results[1]) : (results[1], results[0])
+            } else if sourceShard < targetShard {
+                debited = try await transaction.execute(debit, on: sourceShard)
+                credited = try await transaction.execute(credit, on: targetShard)
+            } else {
+                credited = try await transaction.execute(credit, on: targetShard)
+                debited = try await transaction.execute(debit, on: sourceShard)
+            }
+            guard credited.affectedRows == 1 else { throw Self.missing(target, on: targetShard) }
+            guard debited.affectedRows == 1 else {
+                let refusal = try await refusal(of: amount, from: source, in: transaction)
+                await transaction.rollback()
+                return refusal
+            }
+            return .committed(try await transaction.commit())
+        } catch {
+            await transaction.rollback()
+            throw error
+        }
+    }
+
+    /// The debit changed no row: that told us something about the balance, which no lock protects. Reads it under a lock,
+    /// and refuses only what that says (DESIGN section 4, "a write reads too").
+    private func refusal(
+        of amount: Int64, from source: Int64, in transaction: ReadWriteTransaction
+    ) async throws -> TransferEnd {
+        let statement = SQLStatement("SELECT balance FROM bank.account WHERE id = $1 FOR SHARE", [.int64(source)])
+        let shard = shard(of: source)
+        guard let row = try await transaction.lockingRead(statement, on: shard).first else {
+            throw Self.missing(source, on: shard)
+        }
+        guard try row.int64(0) < amount else {
+            throw TransactionError(
+                .serializationFailure, "the balance of account \(source) changed while it was looked at",
+                hint: "run the transaction again", shard: shard)
+        }
+        return .refused
+    }
+
+    private static func debit(_ amount: Int64, from account: Int64) -> SQLStatement {
+        SQLStatement(
+            "UPDATE bank.account SET balance = balance - $1 WHERE id = $2 AND balance >= $1",
+            [.int64(amount), .int64(account)])
+    }
+
+    private static func credit(_ amount: Int64, to account: Int64) -> SQLStatement {
+        SQLStatement(
+            "UPDATE bank.account SET balance = balance + $1 WHERE id = $2", [.int64(amount), .int64(account)])
+    }
+
+    private static func missing(_ account: Int64, on shard: ShardID) -> TransactionError {
+        TransactionError(
+            .internalError, "account \(account) is not on shard \(shard)",
+            detail: "it was deleted, or the bank was made on other shards",
+            hint: "make the bank anew: `meridian bank init --replace`", shard: shard)
+    }
+}

@@ -1,0 +1,95 @@
+import TransactionCore
+import TwoPhaseCommit
+
+extension SimulatedNode {
+    /// Lists now and then what stands prepared, and settles what nobody coordinates (R4).
+    func sweep() {
+        onEveryShard({ [self] shard, done in
+            run([.listPrepared], on: shard) { [self] result in
+                guard case .success(let answers) = result, case .prepared(let names)? = answers.first else {
+                    return done()
+                }
+                recover(Recovery.orphans(among: names, live: live), on: shard, then: done)
+            }
+        }, then: { [self] in
+            after(cluster.conditions.sweepNanoseconds) { [self] in sweep() }
+        })
+    }
+
+    /// Settles `orphans` on `shard`, one after the other.
+    func recover(_ orphans: [TransactionID], on shard: ShardID, then: @escaping () -> Void) {
+        guard let orphan = orphans.first else { return then() }
+        cluster.counts.recoveries += 1
+        note("recovers", timestamp: orphan.commitTimestamp)
+        findDecision(of: orphan) { [self] decided in
+            apply(decided, on: shard) { [self] in recover(Array(orphans.dropFirst()), on: shard, then: then) }
+        }
+    }
+
+    /// Runs ``Recovery`` until the decision stands, for as long as it takes.
+    func findDecision(of id: TransactionID, then: @escaping (DecidedTransaction) -> Void) {
+        perform(Recovery(id: id), { $0.started() }, then: then)
+    }
+
+    private func perform(
+        _ recovery: Recovery, _ input: (inout Recovery) -> Recovery.Action,
+        then: @escaping (DecidedTransaction) -> Void
+    ) {
+        var recovery = recovery
+        switch input(&recovery) {
+        case .lookUpDecision:
+            ask(.readDecision(recovery.id), of: recovery, then: then) { recovery, answer in
+                guard case .decision(let isCommit) = answer else { return recovery.started() }
+                return recovery.decisionRead(isCommit.map { $0 ? .commit : .abort })
+            }
+        case .insertTombstone where bug == .recoveryWithoutTombstone:
+            perform(recovery, { $0.tombstoneInserted(true) }, then: then)
+        case .insertTombstone:
+            ask(.insertTombstone(recovery.id), of: recovery, then: then) { recovery, answer in
+                recovery.tombstoneInserted(answer == .inserted(true))
+            }
+        case .apply(let decided):
+            note("decision found: \(decided.decision)", timestamp: decided.id.commitTimestamp)
+            then(decided)
+        }
+    }
+
+    /// Asks the home shard, and begins again when it does not answer.
+    private func ask(
+        _ statement: Statement, of recovery: Recovery, then: @escaping (DecidedTransaction) -> Void,
+        input: @escaping (inout Recovery, Answer) -> Recovery.Action
+    ) {
+        run([statement], on: recovery.id.home) { [self] result in
+            if case .success(let answers) = result, let answer = answers.first {
+                return perform(recovery, { input(&$0, answer) }, then: then)
+            }
+            after(retryDelay) { [self] in perform(recovery, { $0.started() }, then: then) }
+        }
+    }
+
+    /// Tells a client that was left in doubt what the home shard says of its transaction; nil where it says nothing yet.
+    ///
+    /// To be told that it committed is an acknowledgement: a strong read afterwards must not miss it (R9).
+    func outcome(of id: TransactionID, then: @escaping (Decision?) -> Void) {
+        guard phase == .serving else { return then(nil) }
+        run([.readDecision(id)], on: id.home) { [self] result in
+            guard case .success(let answers) = result, case .decision(let isCommit?)? = answers.first else {
+                return then(nil)
+            }
+            if isCommit, bug != .outcomeToldUnnoticed { tracker.acknowledged(id.commitTimestamp) }
+            then(isCommit ? .commit : .abort)
+        }
+    }
+
+    /// COMMIT PREPARED or ROLLBACK PREPARED, again until it is done or was done by somebody else.
+    func apply(_ decided: DecidedTransaction, on shard: ShardID, then: @escaping () -> Void) {
+        let statement: Statement =
+            decided.decision == .commit ? .commitPrepared(decided.id) : .rollbackPrepared(decided.id)
+        run([statement], on: shard) { [self] result in
+            if case .failure(let failure) = result, failure.error.sqlState != .undefinedObject {
+                return after(retryDelay) { [self] in apply(decided, on: shard, then: then) }
+            }
+            then()
+        }
+    }
+}

@@ -1,0 +1,68 @@
+import HeapModule
+import TransactionCore
+
+/// Nanoseconds of simulated time.
+typealias Nanoseconds = Int64
+
+let microsecond: Nanoseconds = 1_000
+let millisecond: Nanoseconds = 1_000_000
+let second: Nanoseconds = 1_000_000_000
+
+/// True time and what is to happen when: a discrete-event simulation in one thread.
+///
+/// Events of one moment happen in the order in which they were scheduled, so a run is a function of its seed.
+final class Scheduler {
+    /// Where every run begins: any moment that real timestamps may have (here 14 November 2023).
+    static let epoch = Timestamp(rawValue: 1_700_000_000_000_000_000)
+
+    /// The true time, which no node can read.
+    private(set) var now = Scheduler.epoch
+    var random: SeededGenerator
+    private(set) var trace: [TraceEvent] = []
+    private var events = Heap<Event>()
+    private(set) var eventCount = 0
+
+    private struct Event: Comparable {
+        let time: Timestamp
+        let number: Int
+        let body: () -> Void
+
+        static func < (lhs: Event, rhs: Event) -> Bool {
+            lhs.time == rhs.time ? lhs.number < rhs.number : lhs.time < rhs.time
+        }
+
+        static func == (lhs: Event, rhs: Event) -> Bool { lhs.number == rhs.number }
+    }
+
+    init(seed: UInt64) {
+        random = SeededGenerator(seed: seed)
+    }
+
+    /// Lets `body` happen after `delay`.
+    func after(_ delay: Nanoseconds, _ body: @escaping () -> Void) {
+        eventCount += 1
+        events.insert(Event(time: now.advanced(byNanoseconds: max(0, delay)), number: eventCount, body: body))
+    }
+
+    /// Lets things happen until `isOver` says so or `deadline` is reached.
+    func run(until deadline: Timestamp, orUntil isOver: () -> Bool = { false }) {
+        while !isOver(), let event = events.popMin() {
+            guard event.time <= deadline else {
+                events.insert(event)
+                break
+            }
+            now = event.time
+            event.body()
+        }
+    }
+
+    /// Nothing that was to happen will.
+    func cancelAll() {
+        events = Heap()
+    }
+
+    /// Notes what happened, for people and for the test that one seed gives one run.
+    func note(_ place: TraceEvent.Place, _ what: String, number: Int? = nil, timestamp: Timestamp? = nil) {
+        trace.append(TraceEvent(time: now, place: place, what: what, number: number, timestamp: timestamp))
+    }
+}

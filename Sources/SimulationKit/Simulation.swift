@@ -1,0 +1,137 @@
+import TransactionCore
+
+/// One run: the real coordinator, recovery, safe time and clock code over simulated clocks, network and shards, with
+/// everything that goes wrong drawn from a seed, and its history judged at the end.
+public struct Simulation: Sendable {
+    /// How the clocks of a run behave.
+    public enum Clocks: Hashable, Sendable {
+        /// Wrong by no more than their sources say.
+        case honest
+        /// The nodes, in the order of their start, have these; honest ones follow.
+        case faulty([ClockFault])
+    }
+
+    public let seed: UInt64
+    public let bug: PlantedBug?
+    public let clocks: Clocks
+
+    /// Describes the run of `seed`.
+    public init(seed: UInt64, bug: PlantedBug? = nil, clocks: Clocks = .honest) {
+        self.seed = seed
+        self.bug = bug
+        self.clocks = clocks
+    }
+
+    /// What came of a run.
+    public struct Report: Sendable {
+        public let seed: UInt64
+        public let bug: PlantedBug?
+        public let violations: [Violation]
+        public let counts: RunCounts
+        public let trace: Trace
+    }
+
+    /// Runs it; the same description gives the same report, in every process.
+    public func run() -> Report {
+        let scheduler = Scheduler(seed: seed)
+        let plan = RunPlan(clocks: clocks, random: &scheduler.random)
+        let rows = plan.workload.initialRows
+        let shards = plan.shards.map { id in
+            SimulatedShard(
+                id: id, rows: rows.filter { $0.key.shard == id }, conditions: plan.conditions.shard,
+                scheduler: scheduler)
+        }
+        let cluster = SimulatedCluster(scheduler: scheduler, shards: shards, conditions: plan.conditions, bug: bug)
+        let recorder = HistoryRecorder()
+        let clients = (0..<plan.clientCount).map { number in
+            SimulatedClient(
+                number: number, cluster: cluster, recorder: recorder, workload: plan.workload,
+                thinkNanoseconds: plan.thinkNanoseconds)
+        }
+        cluster.onNodeStopped = { node in for client in clients { client.nodeStopped(node) } }
+        defer { cluster.tearDown() }
+
+        let faults = FaultInjector(cluster: cluster, rates: plan.faults)
+        cluster.startNode()
+        for client in clients { client.proceed() }
+        faults.start()
+        scheduler.run(until: scheduler.now.advanced(byNanoseconds: plan.durationNanoseconds))
+        for client in clients { client.isClosing = true }
+        faults.stop()
+        scheduler.run(until: scheduler.now.advanced(byNanoseconds: Self.settlingNanosecondsMax)) {
+            clients.allSatisfy(\.isIdle) && cluster.isSettled
+        }
+
+        let history = cluster.history(recorder: recorder, initial: rows)
+        cluster.counts.checks = History.checkers.count
+        return Report(
+            seed: seed, bug: bug, violations: history.violations(), counts: cluster.counts,
+            trace: Trace(events: scheduler.trace))
+    }
+
+    /// Once everything is mended, the longest chain of timeouts and retries is over long before.
+    private static let settlingNanosecondsMax = 5 * second
+}
+
+/// What a seed stands for.
+private struct RunPlan {
+    let shards: [ShardID]
+    let workload: Workload
+    let clientCount: Int
+    let thinkNanoseconds: ClosedRange<Nanoseconds>
+    let durationNanoseconds: Nanoseconds
+    var conditions = Conditions()
+    var faults = FaultRates()
+
+    init(clocks: Simulation.Clocks, random: inout SeededGenerator) {
+        shards = ["a", "b", "c", "d"].prefix(2 + random.index(below: 3)).map { ShardID($0)! }
+        workload = Workload(
+            shards: shards, accountsPerShard: 1 + random.index(below: 3), registersPerShard: 1 + random.index(below: 2),
+            readFraction: 0.2 + 0.1 * Double(random.index(below: 5)))
+        clientCount = 1 + random.index(below: 10)
+        thinkNanoseconds = 0...random.number(in: 1...8) * millisecond
+        durationNanoseconds = random.number(in: 300...700) * millisecond
+
+        conditions.clockErrorNanoseconds = random.number(in: 0...4) * millisecond
+        conditions.clockMarginNanoseconds = random.number(in: 0...2) * millisecond
+        if case .faulty(let faults) = clocks { conditions.clockFaults = faults }
+        conditions.commitTimeoutNanoseconds = random.element(of: [5, 30, 150]) * millisecond
+        conditions.network.breakProbability = random.element(of: [0, 0.005, 0.02])
+        conditions.shard.refusalProbability = random.element(of: [0, 0, 0.01])
+        conditions.network.lateNanoseconds = 0...random.number(in: 1...60) * millisecond
+
+        let mean = { (milliseconds: [Int64?], random: inout SeededGenerator) in
+            random.element(of: milliseconds).map { $0 * millisecond }
+        }
+        faults.nodeCrash = mean([nil, 80, 200], &random)
+        faults.nodePause = mean([nil, nil, 150], &random)
+        faults.shardCrash = mean([nil, 100, 300], &random)
+        faults.partition = mean([nil, 200], &random)
+        faults.sessionEnd = mean([nil, 10], &random)
+        faults.slowness = mean([nil, 100], &random)
+        faults.clockStep = clocks == .honest ? mean([nil, 100], &random) : nil
+    }
+}
+
+extension SimulatedCluster {
+    /// Somebody serves, and nothing is under way.
+    fileprivate var isSettled: Bool {
+        guard let node = servingNode, node.live.isEmpty else { return false }
+        return shards.allSatisfy { $0.storage.prepared.isEmpty }
+    }
+
+    fileprivate func history(recorder: HistoryRecorder, initial: [RowKey: Value]) -> History {
+        let log = shards.flatMap { shard in
+            shard.storage.commits.compactMap { writes in
+                writes.logRow.map {
+                    LoggedCommit(shard: shard.id, timestamp: $0.id.commitTimestamp, changes: writes.changes)
+                }
+            }
+        }
+        let prepared = shards.flatMap { shard in
+            shard.storage.prepared.keys.map(\.description).sorted().map { (shard.id, $0) }
+        }
+        return History(
+            initial: initial, transactions: recorder.transactions, reads: recorder.reads, log: log, prepared: prepared)
+    }
+}

@@ -1,0 +1,52 @@
+import ShardBackend
+import TransactionCore
+
+/// Why an engine did not start; nothing was committed and nothing is held. An error of the process, not of a transaction.
+public struct EngineStartError: Error, Hashable, Sendable {
+    public var sqlState: SQLState
+    /// What happened: lower case, no full stop.
+    public var message: String
+    /// The facts.
+    public var detail: String?
+    /// The next step.
+    public var hint: String?
+
+    public init(_ sqlState: SQLState, _ message: String, detail: String? = nil, hint: String? = nil) {
+        self.sqlState = sqlState
+        self.message = message
+        self.detail = detail
+        self.hint = hint
+    }
+
+    /// `shard` did not do what the start needs of it.
+    init(_ error: ShardError, shard: ShardID) {
+        let fields = error.serverFields
+        self.init(
+            error.sqlState, "shard \(shard): \(error.message)", detail: fields?.detail,
+            hint: fields?.hint ?? Self.hint(for: error.sqlState))
+    }
+
+    /// A timestamp can't be chosen.
+    init(_ error: TransactionError) {
+        self.init(error.sqlState, error.message, detail: error.detail, hint: error.hint)
+    }
+
+    private static func hint(for state: SQLState) -> String {
+        switch state {
+        case .undefinedTable, SQLState(rawValue: "3F000"), SQLState(rawValue: "42883"):
+            "run `meridian migrate`, which makes what Meridian keeps on a shard"
+        default:
+            "every shard must be reachable when a coordinator starts; `meridian check-config` says what is wrong"
+        }
+    }
+}
+
+extension EngineStartError: CustomStringConvertible {
+    /// psql's layout without the severity.
+    public var description: String {
+        var lines = ["\(sqlState): \(message)"]
+        if let detail { lines.append("DETAIL:  \(detail)") }
+        if let hint { lines.append("HINT:  \(hint)") }
+        return lines.joined(separator: "\n")
+    }
+}

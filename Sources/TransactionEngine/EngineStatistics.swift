@@ -1,0 +1,23 @@
+import TransactionCore
+
+/// What an engine has done since it started.
+public struct EngineStatistics: Sendable, Hashable {
+    /// Commits that wrote one shard.
+    public var oneShardCommits = 0
+    /// Commits that wrote several shards.
+    public var crossShardCommits = 0
+    /// Transactions that failed, by SQLSTATE.
+    public var aborts: [SQLState: Int] = [:]
+    /// Reads at a timestamp, by shard.
+    public var reads = 0
+    /// Reads that had to wait for a transaction in flight.
+    public var readsThatWaited = 0
+    /// Time from the client's COMMIT to its answer, summed.
+    public var commitTime: Duration = .zero
+    /// The part of ``commitTime`` in which nothing but commit-wait was waited for.
+    public var exposedCommitWait: Duration = .zero
+    /// Prepared transactions that were settled by recovery.
+    public var recovered = 0
+
+    public init() {}
+}

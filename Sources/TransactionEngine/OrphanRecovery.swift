@@ -1,0 +1,93 @@
+import Logging
+import ShardBackend
+import ShardSchema
+import TransactionCore
+import TwoPhaseCommit
+
+/// Settles transactions that stand prepared while nobody coordinates them (R4): the shell around ``Recovery``.
+///
+/// Every function makes one attempt and throws when a shard can't be reached; trying again is always right.
+struct OrphanRecovery: Sendable {
+    let control: [ShardID: ConnectionPool]
+    let timeout: Duration
+    let logger: Logger
+
+    /// The gids that stand prepared on `shard`, strangers' among them.
+    func prepared(on shard: ShardID) async throws(ShardError) -> [String] {
+        let rows = try await run([ShardSchema.preparedTransactions], on: shard)[0]
+        var gids: [String] = []
+        for row in rows { gids.append(try row.text(0)) }
+        return gids
+    }
+
+    /// The decision of the transaction's home shard; when there is none, makes it abort.
+    func decide(_ id: TransactionID) async throws(ShardError) -> DecidedTransaction {
+        var recovery = Recovery(id: id)
+        var action = recovery.started()
+        while true {
+            switch action {
+            case .lookUpDecision: action = recovery.decisionRead(try await readDecision(of: id))
+            case .insertTombstone: action = recovery.tombstoneInserted(try await insertTombstone(for: id))
+            case .apply(let decided): return decided
+            }
+        }
+    }
+
+    /// Applies a decision on `shard`. A transaction that is not prepared there has been settled before.
+    func apply(_ decided: DecidedTransaction, on shard: ShardID) async throws(ShardError) {
+        do throws(ShardError) {
+            _ = try await run([Statement.apply(decided)], on: shard)
+        } catch {
+            guard error.sqlState == .undefinedObject else { throw error }
+            guard decided.decision == .commit, try await !isLogged(decided.id, on: shard) else { return }
+            // Neither prepared nor committed: the shard has lost what it had flushed.
+            logger.critical(
+                "shard \(shard) has lost its part of the committed transaction \(decided.id): restore it from a backup")
+        }
+    }
+
+    /// Finds the decision of an orphan on `shard` and applies it there.
+    func settle(_ id: TransactionID, on shard: ShardID) async throws(ShardError) {
+        let decided = try await decide(id)
+        try await apply(decided, on: shard)
+        logger.notice("recovered \(id) on shard \(shard): \(decided.decision)")
+    }
+
+    /// Settles what stands prepared on `shard` and is not in `live`; returns how many.
+    func sweep(_ shard: ShardID, live: @Sendable () async -> Set<TransactionID>) async throws(ShardError) -> Int {
+        // Listed before the live ones are asked for: see ``Recovery/orphans(among:live:)``.
+        let prepared = try await prepared(on: shard)
+        guard !prepared.isEmpty else { return 0 }
+        let orphans = Recovery.orphans(among: prepared, live: await live())
+        for id in orphans { try await settle(id, on: shard) }
+        return orphans.count
+    }
+
+    private func readDecision(of id: TransactionID) async throws(ShardError) -> Decision? {
+        guard let row = try await run([ShardSchema.decision(of: id)], on: id.home)[0].first else { return nil }
+        return try row.bool(0) ? .commit : .abort
+    }
+
+    private func insertTombstone(for id: TransactionID) async throws(ShardError) -> Bool {
+        try await run([ShardSchema.tombstone(for: id)], on: id.home)[0].affectedRows == 1
+    }
+
+    private func isLogged(_ id: TransactionID, on shard: ShardID) async throws(ShardError) -> Bool {
+        try await !run([ShardSchema.decision(of: id)], on: shard)[0].isEmpty
+    }
+
+    func run(_ statements: [SQLStatement], on shard: ShardID) async throws(ShardError) -> [SQLResult] {
+        guard let pool = control[shard] else {
+            throw ShardError(.invalidUse, "the transaction's shard \"\(shard)\" is not configured here")
+        }
+        let connection = try await pool.lease(deadline: .now + timeout)
+        do throws(ShardError) {
+            let results = try await connection.run(statements, deadline: .now + timeout)
+            await pool.giveBack(connection)
+            return results
+        } catch {
+            await pool.giveBack(connection)
+            throw error
+        }
+    }
+}

@@ -1,0 +1,54 @@
+import ShardBackend
+import TransactionCore
+
+/// The state of all shards at one timestamp: any number of reads, on any shards, that together see exactly the
+/// transactions up to it. Lock-free, and nothing is held between the reads.
+public struct Snapshot: Sendable {
+    /// The read timestamp.
+    public let timestamp: Timestamp
+    private let engine: TransactionEngine
+
+    init(timestamp: Timestamp, engine: TransactionEngine) {
+        self.timestamp = timestamp
+        self.engine = engine
+    }
+
+    /// Reads on one shard, waiting until the shard's safe time has reached the snapshot (R8).
+    ///
+    /// `statement` must not write.
+    ///
+    /// - Parameter schema: the schema of the tables, which `statement` names without it: the state at a timestamp is read
+    ///   through views that stand in the place of that schema.
+    /// - Throws: ``TransactionError``; SQLSTATE 72000 when the shards no longer keep the timestamp.
+    public func read(
+        _ statement: SQLStatement, in schema: String = "public", on shard: ShardID
+    ) async throws(TransactionError) -> SQLResult {
+        try await engine.read(statement, in: schema, at: timestamp, on: shard)
+    }
+
+    /// Reads on several shards at once. The results stand in the order of `shards`.
+    public func read(
+        _ statement: SQLStatement, in schema: String = "public", on shards: [ShardID]
+    ) async throws(TransactionError) -> [SQLResult] {
+        let (engine, timestamp) = (engine, timestamp)
+        let reads = shards.map { shard in
+            Task(executorPreference: engine.loop) { () -> Result<SQLResult, TransactionError> in
+                do throws(TransactionError) {
+                    return .success(try await engine.read(statement, in: schema, at: timestamp, on: shard))
+                } catch {
+                    return .failure(error)
+                }
+            }
+        }
+        let outcomes = await withTaskCancellationHandler {
+            var outcomes: [Result<SQLResult, TransactionError>] = []
+            for read in reads { outcomes.append(await read.value) }
+            return outcomes
+        } onCancel: {
+            for read in reads { read.cancel() }
+        }
+        var results: [SQLResult] = []
+        for outcome in outcomes { results.append(try outcome.get()) }
+        return results
+    }
+}

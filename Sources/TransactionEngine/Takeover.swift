@@ -1,0 +1,136 @@
+import BoundedTime
+import Logging
+import ShardBackend
+import ShardSchema
+import TransactionCore
+
+/// How a coordinator takes over a cluster, before it serves anyone.
+///
+/// The order is what carries correctness (R4, R6, R8):
+/// 1. *Lock* every shard: no other coordinator starts from here on, and the former one's locks are gone.
+/// 2. *Raise the epoch* on every shard: the former coordinator opens no session any more.
+/// 3. *End its sessions* and see them gone: what it was about to do is done now, or never will be.
+/// 4. *Settle* everything prepared: after 3 nothing can become prepared any more, so nothing is left out.
+/// 5. Only then the *newest timestamp* is read: after 4 no transaction with an older timestamp can become visible.
+struct Takeover: Sendable {
+    let configuration: EngineConfiguration
+    let epoch: Epoch
+    let pools: [ShardID: ShardPools]
+    let recovery: OrphanRecovery
+    /// The sessions that hold the coordinator's lock.
+    let locks: [ShardID: ShardConnection]
+    /// The newest commit timestamp on any shard.
+    let newest: Timestamp
+    /// How many prepared transactions were settled.
+    let settled: Int
+
+    /// Takes the cluster over, or throws and holds nothing.
+    static func run(
+        _ configuration: EngineConfiguration, clock: any IntervalClock, loop: EventLoop, logger: Logger
+    ) async throws(EngineStartError) -> Takeover {
+        let deadline = ContinuousClock.now + configuration.takeoverTimeout
+        var locks: [ShardID: ShardConnection] = [:]
+        do throws(EngineStartError) {
+            // One order for all coordinators, so that two that start at once don't lock each other out for ever.
+            for shard in configuration.shards.sorted(by: { $0.id < $1.id }) {
+                let lock = try configuration.lock(of: shard.id)
+                locks[shard.id] = try await lock.acquire(on: loop, deadline: deadline)
+                try await checkIdentity(shard.id, locks[shard.id]!)
+            }
+            let epoch = try await raiseEpoch(configuration, locks)
+            let control = try configuration.controlPools(on: loop, logger: logger)
+            let recovery = OrphanRecovery(control: control, timeout: configuration.statementTimeout, logger: logger)
+            var settled = 0
+            for shard in locks.keys.sorted() { settled += try await settle(shard, recovery) }
+            return Takeover(
+                configuration: configuration, epoch: epoch,
+                pools: try configuration.pools(epoch: epoch, control: control, on: loop, logger: logger),
+                recovery: recovery, locks: locks, newest: try await newestTimestamp(locks, clock), settled: settled)
+        } catch {
+            for lock in locks.values { await lock.close() }
+            throw error
+        }
+    }
+
+    private static func checkIdentity(
+        _ shard: ShardID, _ connection: ShardConnection
+    ) async throws(EngineStartError) {
+        let name = try await query(ShardSchema.shardName, on: shard, connection) { row throws(ShardError) in
+            try row.text(0)
+        }
+        guard name.first == shard.rawValue else {
+            throw EngineStartError(
+                .objectNotInPrerequisiteState, "the database configured as shard \(shard) is another one",
+                detail: name.first.map { "it is shard \($0)" } ?? "it is no shard yet",
+                hint: "see whether the shard's conninfo is right; `meridian migrate` makes a database a shard")
+        }
+    }
+
+    /// Makes the epoch one above all earlier ones, tells every shard, and ends the sessions of earlier epochs.
+    private static func raiseEpoch(
+        _ configuration: EngineConfiguration, _ locks: [ShardID: ShardConnection]
+    ) async throws(EngineStartError) -> Epoch {
+        var newest: Int64 = 0
+        for shard in locks.keys.sorted() {
+            let epochs = try await query(ShardSchema.newestEpoch, on: shard, locks[shard]!) { row throws(ShardError) in
+                try row.int64(0)
+            }
+            newest = max(newest, epochs[0])
+        }
+        let epoch = Epoch(rawValue: newest + 1)
+        for shard in locks.keys.sorted() {
+            _ = try await query(ShardSchema.raiseEpoch(of: configuration.node, to: epoch), on: shard, locks[shard]!)
+        }
+        for shard in locks.keys.sorted() {
+            let survivors = try await query(ShardSchema.endEarlierSessions(than: epoch), on: shard, locks[shard]!) { _ in true }
+            guard survivors.isEmpty else {
+                throw EngineStartError(
+                    .objectNotInPrerequisiteState, "sessions of an earlier coordinator on shard \(shard) do not end",
+                    detail: "\(survivors.count) are left",
+                    hint: "end them by hand: see pg_stat_activity for application_name like 'meridian node%'")
+            }
+        }
+        return epoch
+    }
+
+    private static func settle(_ shard: ShardID, _ recovery: OrphanRecovery) async throws(EngineStartError) -> Int {
+        do throws(ShardError) {
+            return try await recovery.sweep(shard, live: { [] })
+        } catch {
+            throw EngineStartError(error, shard: shard)
+        }
+    }
+
+    private static func newestTimestamp(
+        _ locks: [ShardID: ShardConnection], _ clock: any IntervalClock
+    ) async throws(EngineStartError) -> Timestamp {
+        var newest = Timestamp.zero
+        for shard in locks.keys.sorted() {
+            let timestamp = try await query(ShardSchema.newestTimestamp, on: shard, locks[shard]!) {
+                row throws(ShardError) in Timestamp(rawValue: try row.int64(0))
+            }[0]
+            do throws(ClockError) {
+                try clock.check(newestTimestamp: timestamp, on: shard)
+            } catch {
+                throw EngineStartError(error.transactionError)
+            }
+            newest = max(newest, timestamp)
+        }
+        return newest
+    }
+
+    private static func query<Value>(
+        _ statement: SQLStatement, on shard: ShardID, _ connection: ShardConnection,
+        read: (SQLRow) throws(ShardError) -> Value = { (_: SQLRow) in () }
+    ) async throws(EngineStartError) -> [Value] {
+        do throws(ShardError) {
+            var values: [Value] = []
+            for row in try await connection.run([statement], deadline: .now + .seconds(30))[0] {
+                values.append(try read(row))
+            }
+            return values
+        } catch {
+            throw EngineStartError(error, shard: shard)
+        }
+    }
+}

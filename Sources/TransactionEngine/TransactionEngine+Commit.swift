@@ -1,0 +1,345 @@
+import BoundedTime
+import ShardBackend
+import ShardSchema
+import TransactionCore
+import TwoPhaseCommit
+
+/// Carries out the coordinator's orders (DESIGN section 3).
+extension TransactionEngine {
+    // MARK: Statements
+
+    func leaseWriter(on shard: ShardID) async throws(TransactionError) -> ShardConnection {
+        guard let pools = pools[shard] else { throw Self.unknownShard(shard) }
+        do throws(ShardError) {
+            return try await pools.writers.lease(deadline: .now + configuration.admissionTimeout)
+        } catch {
+            throw TransactionError(error, shard: shard)
+        }
+    }
+
+    func run(
+        _ statements: [SQLStatement], on session: ReadWriteTransaction.Session
+    ) async throws(TransactionError) -> [SQLResult] {
+        do throws(ShardError) {
+            return try await session.connection.run(statements, deadline: .now + configuration.statementTimeout)
+        } catch {
+            throw TransactionError(error, shard: session.shard)
+        }
+    }
+
+    func rollback(_ sessions: [ReadWriteTransaction.Session], endsTransaction: Bool = true) async {
+        for session in sessions {
+            _ = try? await session.connection.run([Statement.rollback], deadline: .now + configuration.statementTimeout)
+            await giveBack(session)
+        }
+        if endsTransaction { transactionClosed() }
+    }
+
+    private func giveBack(_ session: ReadWriteTransaction.Session) async {
+        await pools[session.shard]!.writers.giveBack(session.connection)
+    }
+
+    // MARK: Commit
+
+    /// Commits the transaction whose locks `sessions` hold.
+    func commit(_ sessions: [ReadWriteTransaction.Session]) async throws(TransactionError) -> Timestamp {
+        let began = ContinuousClock.now
+        let written = sessions.filter(\.isWritten).map(\.shard)
+        let now: TimestampInterval
+        do throws(ClockError) {
+            now = try clock.now()
+        } catch {
+            await rollback(sessions)
+            throw error.transactionError
+        }
+        // R1: the locks are held and the client has asked for commit; choosing enters the in-flight set (R8).
+        let timestamp = tracker.choose(at: now, writing: written)
+        guard let home = written.first else { return try await endReading(sessions, at: timestamp) }
+        let id = TransactionID(home: home, epoch: epoch, commitTimestamp: timestamp)
+        let readers = sessions.filter { !$0.isWritten }.map(\.shard)
+        let run = CommitRun(
+            id: id, coordinator: Coordinator(id: id, participants: Array(written.dropFirst()), readers: readers),
+            sessions: sessions, began: began)
+        live[id] = run
+        await reach(.beforePrepare, id)
+        perform(run.coordinator.commitRequested(), run)
+        return try await withUnsafeContinuation { run.await($0) }.get()
+    }
+
+    /// A transaction that only read under locks has a timestamp too: what it saw has one below, and strong reads that
+    /// follow must not see less (R9).
+    private func endReading(
+        _ sessions: [ReadWriteTransaction.Session], at timestamp: Timestamp
+    ) async throws(TransactionError) -> Timestamp {
+        do throws(TransactionError) {
+            try await waitOut(timestamp)
+        } catch {
+            await rollback(sessions)
+            throw error
+        }
+        for (index, session) in sessions.enumerated() {
+            do throws(TransactionError) {
+                // Its answer is the proof that the read locks were held until now: see ``confirm(on:_:)``.
+                _ = try await run([Statement.commit], on: session)
+                await giveBack(session)
+            } catch {
+                await rollback(Array(sessions[index...]))
+                throw error
+            }
+        }
+        tracker.acknowledged(timestamp)
+        transactionClosed()
+        return timestamp
+    }
+
+    /// Carries out `actions` in their sequence; what takes time goes on by itself and comes back as an input.
+    private func perform(_ actions: [Coordinator.Action], _ run: CommitRun) {
+        for action in actions {
+            switch action {
+            case .retire(let shard): retire(run.id.commitTimestamp, on: shard)
+            case .answer(let answer): self.answer(answer, run)
+            case .waitOut: Task { await commitWait(run) }
+            case .prepare(let shard): Task { await prepare(on: shard, run) }
+            case .confirm(let shard): Task { await confirm(on: shard, run) }
+            case .commitHome(let prepared): Task { await commitHome(prepared, run) }
+            case .findDecision: Task { await findDecision(run) }
+            case .apply(let decided, let shard): Task { await apply(decided, on: shard, run) }
+            case .rollback(let shard), .release(let shard): Task { await end(on: shard, run) }
+            }
+        }
+        if case .finished = run.coordinator.state { live[run.id] = nil }
+    }
+
+    private func retire(_ timestamp: Timestamp, on shard: ShardID) {
+        for waiter in tracker.retire(timestamp, on: shard) {
+            if let id = readWaiters.removeValue(forKey: waiter) { waits.end(id, .granted) }
+        }
+    }
+
+    private func answer(_ answer: Coordinator.Answer, _ run: CommitRun) {
+        let now = ContinuousClock.now
+        switch answer {
+        case .committed(let timestamp):
+            tracker.acknowledged(timestamp)
+            run.finish(with: .success(timestamp))
+            statistics.commitTime += now - run.began
+            if run.coordinator.participants.isEmpty {
+                statistics.oneShardCommits += 1
+            } else {
+                statistics.crossShardCommits += 1
+            }
+        case .failed(let error):
+            statistics.aborts[error.sqlState, default: 0] += 1
+            run.finish(with: .failure(error))
+        }
+    }
+
+    // MARK: Orders
+
+    private func commitWait(_ run: CommitRun) async {
+        let error: TransactionError?
+        do throws(TransactionError) {
+            let passed = try await waitOut(run.id.commitTimestamp)
+            if let preparedAt = run.preparedAt { statistics.exposedCommitWait += .now - preparedAt }
+            let actions = run.coordinator.commitWaitEnded(passed)
+            return perform(actions, run)
+        } catch let failure {
+            error = failure
+        }
+        if let error { perform(run.coordinator.gaveUp(because: error), run) }
+    }
+
+    /// Sleeps until `timestamp` has passed (R2). Fails when the clock can't be trusted any more.
+    @discardableResult
+    func waitOut(_ timestamp: Timestamp) async throws(TransactionError) -> PassedTimestamp {
+        let wait = CommitWait(until: timestamp)
+        while true {
+            let progress: CommitWait.Progress
+            do throws(ClockError) {
+                progress = wait.progress(at: try clock.now())
+            } catch {
+                throw error.transactionError
+            }
+            switch progress {
+            case .passed(let passed): return passed
+            case .waiting(let duration):
+                do { try await loop.sleep(until: .now + duration) } catch { throw Self.cancelled }
+            }
+        }
+    }
+
+    private func prepare(on shard: ShardID, _ run: CommitRun) async {
+        let statements = [
+            ShardSchema.logCommit(run.id, participants: run.coordinator.participants), Statement.prepare(run.id),
+        ]
+        let reached = reachMeanwhile(.duringCommitWait, run.id)
+        let vote: Vote
+        do throws(ShardError) {
+            let connection = run.connection(to: shard)!
+            let results = try await connection.run(statements, deadline: .now + configuration.statementTimeout)
+            // In a failed transaction PREPARE TRANSACTION rolls back, and says so only in its tag.
+            vote = results[1].commandTag == "PREPARE TRANSACTION" ? .prepared : .refused(Self.rolledBack(on: shard))
+        } catch {
+            let failure = TransactionError(error, shard: shard)
+            vote = error.isAnswerMissing ? .lost(failure) : .refused(failure)
+        }
+        await reached?.value
+        let actions = run.coordinator.voteReceived(vote, from: shard)
+        if case .preparing(let missing, _, _) = run.coordinator.state, missing.isEmpty { run.preparedAt = .now }
+        perform(actions, run)
+    }
+
+    /// Asks for any answer in the open transaction of a shard that was only read: had its session been lost, the read
+    /// locks would be gone, and another transaction might have changed what was read.
+    private func confirm(on shard: ShardID, _ run: CommitRun) async {
+        let confirmation: Confirmation
+        do throws(ShardError) {
+            let connection = run.connection(to: shard)!
+            _ = try await connection.run([Statement.confirm], deadline: .now + configuration.statementTimeout)
+            confirmation = .held
+        } catch {
+            confirmation = .lost(TransactionError(error, shard: shard))
+        }
+        perform(run.coordinator.confirmed(confirmation, by: shard), run)
+    }
+
+    private func commitHome(_ prepared: PreparedTransaction, _ run: CommitRun) async {
+        let shard = prepared.id.home
+        await reach(.afterPrepareBeforeDecision, prepared.id)
+        let statements = [
+            ShardSchema.logDecision(prepared.id, participants: run.coordinator.participants), Statement.commit,
+        ]
+        let reached = reachMeanwhile(.duringDecision, prepared.id)
+        let answer: HomeAnswer
+        do throws(ShardError) {
+            let connection = run.connection(to: shard)!
+            let results = try await connection.run(statements, deadline: .now + configuration.statementTimeout)
+            // A COMMIT in a failed transaction is answered by the tag ROLLBACK.
+            answer = results[1].commandTag == "COMMIT" ? .committed : .refused(Self.rolledBack(on: shard))
+        } catch {
+            let failure = TransactionError(error, shard: shard)
+            answer = error.isAnswerMissing ? .lost(failure) : .refused(failure)
+        }
+        await reached?.value
+        if answer == .committed {
+            await reach(.afterDecisionBeforeApply, prepared.id)
+            if let session = run.removeSession(on: shard) { await giveBack(session) }
+        }
+        perform(run.coordinator.homeAnswered(answer), run)
+        closeIfDone(run)
+    }
+
+    /// R5: the answer to the home COMMIT is lost. Finds the decision for as long as it takes; the client waits a while.
+    private func findDecision(_ run: CommitRun) async {
+        if let session = run.removeSession(on: run.id.home) { await giveBack(session) }
+        let deadline = ContinuousClock.now + configuration.outcomeTimeout
+        var pause = Backoff()
+        while !Task.isCancelled {
+            do throws(ShardError) {
+                let decided = try await recovery.decide(run.id)
+                perform(run.coordinator.decisionFound(decided.decision), run)
+                return closeIfDone(run)
+            } catch {
+                logger.warning("the decision of \(run.id) can't be read yet: \(error.message)")
+                if ContinuousClock.now >= deadline {
+                    perform(run.coordinator.gaveUp(because: TransactionError(error, shard: run.id.home)), run)
+                }
+            }
+            do { try await pause.wait(on: loop) } catch { return }
+        }
+    }
+
+    /// Applies the decision on `shard`: on the session that prepared while it lasts, else on any, until it is done.
+    private func apply(_ decided: DecidedTransaction, on shard: ShardID, _ run: CommitRun) async {
+        if decided.decision == .commit { await reach(.afterAnswerBeforeApply, decided.id) }
+        var isApplied = false
+        if let session = run.removeSession(on: shard) {
+            do throws(ShardError) {
+                let deadline = ContinuousClock.now + configuration.statementTimeout
+                _ = try await session.connection.run([Statement.apply(decided)], deadline: deadline)
+                isApplied = true
+            } catch {
+                logger.debug("\(decided.id) is not applied on \(shard) yet: \(error.message)")
+            }
+            await giveBack(session)
+        }
+        closeIfDone(run)
+        var pause = Backoff()
+        while !isApplied {
+            do throws(ShardError) {
+                try await recovery.apply(decided, on: shard)
+                isApplied = true
+            } catch {
+                logger.warning("\(decided.id) is not applied on \(shard) yet: \(error.message)")
+                do { try await pause.wait(on: loop) } catch { return }
+            }
+        }
+        perform(run.coordinator.applied(on: shard), run)
+    }
+
+    /// Ends the session on `shard`, where nothing is prepared and nothing is to be committed.
+    private func end(on shard: ShardID, _ run: CommitRun) async {
+        if let session = run.removeSession(on: shard) { await rollback([session], endsTransaction: false) }
+        closeIfDone(run)
+    }
+
+    /// The transaction's place is free once all its connections are given back, even if some shard has to be applied
+    /// to later.
+    private func closeIfDone(_ run: CommitRun) {
+        guard run.sessions.isEmpty, !run.isClosed else { return }
+        run.isClosed = true
+        transactionClosed()
+    }
+
+    private func reach(_ point: FaultPoint, _ id: TransactionID) async {
+        if let hook = configuration.faultHook { await hook(point, id) }
+    }
+
+    /// Reaches `point` while the caller waits for a shard.
+    private func reachMeanwhile(_ point: FaultPoint, _ id: TransactionID) -> Task<Void, Never>? {
+        configuration.faultHook.map { hook in Task { await hook(point, id) } }
+    }
+
+    private static func rolledBack(on shard: ShardID) -> TransactionError {
+        TransactionError(
+            .inFailedTransaction, "the shard rolled the transaction back", hint: "run the transaction again",
+            shard: shard)
+    }
+
+    static func unknownShard(_ shard: ShardID) -> TransactionError {
+        TransactionError(.undefinedObject, "there is no shard \"\(shard)\"", shard: shard)
+    }
+}
+
+/// Statements of the protocol that name no table.
+enum Statement {
+    static let commit = SQLStatement("COMMIT")
+    static let rollback = SQLStatement("ROLLBACK")
+    static let confirm = SQLStatement("SELECT")
+
+    static func prepare(_ id: TransactionID) -> SQLStatement {
+        SQLStatement("PREPARE TRANSACTION '\(id)'", isPrepared: false)
+    }
+
+    static func apply(_ decided: DecidedTransaction) -> SQLStatement {
+        let verb = decided.decision == .commit ? "COMMIT" : "ROLLBACK"
+        return SQLStatement("\(verb) PREPARED '\(decided.id)'", isPrepared: false)
+    }
+}
+
+/// Growing pauses between tries.
+struct Backoff {
+    private var next: Duration = .milliseconds(20)
+    private static let longest = Duration.seconds(1)
+
+    mutating func wait(on loop: EventLoop) async throws {
+        try await loop.sleep(until: .now + next)
+        next = min(next * 2, Self.longest)
+    }
+}
+
+extension ShardError {
+    /// Whether the shard did what it was asked to is not known. A session that is ended in the middle of a COMMIT may have
+    /// committed, as when it waits for a synchronous standby.
+    fileprivate var isAnswerMissing: Bool { isOutcomeUnknown || serverFields?.isFatal == true }
+}

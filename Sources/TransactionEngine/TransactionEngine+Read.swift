@@ -1,0 +1,117 @@
+import BoundedTime
+import ShardBackend
+import ShardSchema
+import TransactionCore
+import TwoPhaseCommit
+
+/// Reads at a timestamp, lock-free (DESIGN section 5).
+extension TransactionEngine {
+    /// The state of the cluster as fresh as `bound` asks.
+    ///
+    /// - Parameter shards: where `bound` leaves a choice, the newest state that needs no waiting on these shards; nil
+    ///   is all.
+    /// - Throws: ``TransactionError`` when the clock can't be trusted or the timestamp lies too far ahead.
+    public func snapshot(
+        _ bound: ReadBound = .strong, over shards: [ShardID]? = nil
+    ) async throws(TransactionError) -> Snapshot {
+        let now: TimestampInterval
+        do throws(ClockError) {
+            now = try clock.now()
+        } catch {
+            throw error.transactionError
+        }
+        let timestamp = tracker.readTimestamp(for: bound, over: shards ?? self.shards, at: now)
+        // Whatever was acknowledged or read at before has passed. Any other timestamp must pass first: no commit of a
+        // later engine, which can't know of this read, is given a timestamp that has passed.
+        if timestamp > tracker.strongReadTimestamp, !now.isAfter(timestamp) {
+            let limit = now.latest.advanced(byNanoseconds: configuration.readAheadMax.nanoseconds)
+            guard timestamp <= limit else {
+                throw TransactionError(
+                    .invalidParameterValue, "the read timestamp \(timestamp) lies too far in the future",
+                    detail: "it is \(now.latest) now",
+                    hint: "read at most \(configuration.readAheadMax) ahead; timestamps are nanoseconds since 1970")
+            }
+            try await waitOut(timestamp)
+        }
+        return Snapshot(timestamp: timestamp, engine: self)
+    }
+
+    /// Runs `statement` on `shard` at `timestamp`, once the shard's safe time has reached it (R8, R10).
+    func read(
+        _ statement: SQLStatement, in schema: String, at timestamp: Timestamp, on shard: ShardID
+    ) async throws(TransactionError) -> SQLResult {
+        guard let pools = pools[shard] else { throw Self.unknownShard(shard) }
+        try await reachSafeTime(timestamp, on: shard)
+        statistics.reads += 1
+        do throws(ShardError) {
+            let connection = try await pools.readers.lease(deadline: .now + configuration.admissionTimeout)
+            do throws(ShardError) {
+                let statements = ShardSchema.readPrologue(at: timestamp, schemas: [schema]) + [statement, Statement.commit]
+                let deadline = ContinuousClock.now + configuration.statementTimeout
+                let results = try await connection.run(statements, deadline: deadline)
+                await pools.readers.giveBack(connection)
+                return results[results.count - 2]
+            } catch {
+                _ = try? await connection.run([Statement.rollback], deadline: .now + .seconds(1))
+                await pools.readers.giveBack(connection)
+                throw error
+            }
+        } catch {
+            throw TransactionError(error, shard: shard)
+        }
+    }
+
+    private func reachSafeTime(_ timestamp: Timestamp, on shard: ShardID) async throws(TransactionError) {
+        guard case .wait(let waiter) = tracker.readRequested(at: timestamp, on: shard) else { return }
+        statistics.readsThatWaited += 1
+        let end = await wait(for: configuration.safeTimeTimeout) { readWaiters[waiter] = $0 }
+        guard end != .granted else { return }
+        tracker.readCancelled(waiter, on: shard)
+        readWaiters[waiter] = nil
+        guard end == .expired else { throw Self.cancelled }
+        let blocking = tracker.inFlight(on: shard).first.map(String.init) ?? "none"
+        throw TransactionError(
+            .lockNotAvailable, "the read at \(timestamp) waited \(configuration.safeTimeTimeout) for transactions before it",
+            detail: "the first of them has the commit timestamp \(blocking) and is not applied on the shard yet",
+            hint: "see whether all shards of that transaction are reachable, or read at an older timestamp",
+            shard: shard)
+    }
+
+    /// What became of a transaction whose outcome was unknown (R5).
+    ///
+    /// A transaction that nobody coordinates any more and that had not been decided is aborted by asking.
+    ///
+    /// - Throws: ``TransactionError`` with outcome ``TransactionOutcome/indeterminate(_:)`` while it can't be known.
+    public func outcome(of id: TransactionID) async throws(TransactionError) -> TransactionOutcome {
+        let decision: Decision
+        switch live[id]?.coordinator.state {
+        case .settling(let known, _, _), .finished(let known): decision = known
+        case .preparing, .deciding, .inDoubt:
+            throw TransactionError(
+                .transactionResolutionUnknown, "the outcome of \(id) is not known yet", hint: "ask again",
+                shard: id.home, outcome: .indeterminate(id))
+        case nil:
+            do throws(ShardError) {
+                decision = try await recovery.decide(id).decision
+            } catch {
+                var failure = TransactionError(error, shard: id.home)
+                failure.outcome = .indeterminate(id)
+                throw failure
+            }
+        }
+        guard decision == .commit else { return .aborted }
+        // Whoever has been told that it committed expects to read it (R9).
+        tracker.acknowledged(id.commitTimestamp)
+        return .committed(id.commitTimestamp)
+    }
+
+    /// Runs one read-only statement on `shard` as it is now, outside every transaction order: for looking at what
+    /// Meridian itself keeps there. Reading a client's tables this way breaks R10.
+    public func inspect(_ statement: SQLStatement, on shard: ShardID) async throws(TransactionError) -> SQLResult {
+        do throws(ShardError) {
+            return try await recovery.run([statement], on: shard)[0]
+        } catch {
+            throw TransactionError(error, shard: shard)
+        }
+    }
+}

@@ -1,0 +1,112 @@
+import BoundedTime
+import Logging
+import ShardBackend
+import ShardSchema
+import TransactionCore
+import TwoPhaseCommit
+
+extension TransactionEngine {
+    /// Takes the cluster over and returns an engine that serves; see ``Takeover`` for the steps.
+    ///
+    /// - Throws: ``EngineStartError`` when a shard can't be reached, is another one than configured, has another
+    ///   coordinator, or shows a newer timestamp than the clock can explain. Nothing is held then.
+    public static func start(
+        _ configuration: EngineConfiguration, clock: any IntervalClock, loop: EventLoop,
+        logger: Logger = Logger(label: "meridian.engine")
+    ) async throws(EngineStartError) -> TransactionEngine {
+        let takeover = try await Takeover.run(configuration, clock: clock, loop: loop, logger: logger)
+        let engine = TransactionEngine(takeover: takeover, clock: clock, loop: loop, logger: logger)
+        await engine.beginUpkeep(locks: takeover.locks)
+        if takeover.settled > 0 { logger.notice("settled \(takeover.settled) transactions of an earlier coordinator") }
+        return engine
+    }
+
+    private func beginUpkeep(locks: [ShardID: ShardConnection]) {
+        for shard in shards {
+            keep(Task { await self.sweepContinuously(shard) })
+            keep(Task { await self.keepLock(on: shard, locks[shard]!) })
+        }
+    }
+
+    /// Settles what stands prepared on `shard` and nobody coordinates: a PREPARE whose answer was lost may succeed long
+    /// after its transaction was aborted.
+    private func sweepContinuously(_ shard: ShardID) async {
+        while !Task.isCancelled {
+            do { try await loop.sleep(until: .now + configuration.sweepInterval) } catch { return }
+            do throws(ShardError) {
+                statistics.recovered += try await recovery.sweep(shard) { await self.liveTransactions() }
+            } catch {
+                logger.warning("shard \(shard) can't be asked for prepared transactions: \(error.message)")
+            }
+        }
+    }
+
+    private func liveTransactions() -> Set<TransactionID> { Set(live.keys) }
+
+    /// Holds the coordinator's lock, and takes it again when its session is lost.
+    private func keepLock(on shard: ShardID, _ first: ShardConnection) async {
+        var connection = first
+        while !Task.isCancelled {
+            while await connection.isOpen {
+                do { try await loop.sleep(until: .now + .milliseconds(200)) } catch { return await connection.close() }
+            }
+            logger.warning("the session that holds the coordinator's lock on shard \(shard) was lost")
+            do throws(EngineStartError) {
+                let lock = try configuration.lock(of: shard)
+                connection = try await lock.acquire(on: loop, deadline: .now + configuration.takeoverTimeout)
+            } catch {
+                logger.error("\(error)")
+                do { try await loop.sleep(until: .now + .seconds(1)) } catch { return }
+            }
+        }
+        await connection.close()
+    }
+}
+
+extension EngineConfiguration {
+    /// The name of the lock's session; it says who coordinates, and is none of the sessions that an epoch fences.
+    func lock(of shard: ShardID) throws(EngineStartError) -> CoordinatorLock {
+        CoordinatorLock(shard: shard, settings: try settings(of: shard, name: "meridian coordinator, node \(node)"))
+    }
+
+    /// One pool per shard for recovery and upkeep.
+    func controlPools(on loop: EventLoop, logger: Logger) throws(EngineStartError) -> [ShardID: ConnectionPool] {
+        var pools: [ShardID: ConnectionPool] = [:]
+        for shard in shards.map(\.id) {
+            pools[shard] = ConnectionPool(
+                settings: try settings(of: shard, name: "meridian recovery, node \(node)"), bound: 4, on: loop,
+                label: "\(shard) control", logger: logger)
+        }
+        return pools
+    }
+
+    /// All pools of each shard. The sessions prove their epoch when they open (R6).
+    func pools(
+        epoch: Epoch, control: [ShardID: ConnectionPool], on loop: EventLoop, logger: Logger
+    ) throws(EngineStartError) -> [ShardID: ShardPools] {
+        let open = ShardSchema.openSession(node: node, epoch: epoch)
+        // Known to the server before it serves the session, so that a successor that fences it finds it.
+        let name = "meridian node \(node) epoch \(epoch)"
+        var pools: [ShardID: ShardPools] = [:]
+        for shard in shards.map(\.id) {
+            let settings = try settings(of: shard, name: name)
+            let writers = ConnectionPool(
+                settings: settings, bound: writersMax, on: loop, label: "\(shard) writers", logger: logger
+            ) { connection throws(ShardError) in _ = try await connection.run([open]) }
+            let readers = ConnectionPool(
+                settings: settings, bound: readersMax, on: loop, label: "\(shard) readers", logger: logger
+            ) { connection throws(ShardError) in _ = try await connection.run([open]) }
+            pools[shard] = ShardPools(writers: writers, readers: readers, control: control[shard]!)
+        }
+        return pools
+    }
+
+    private func settings(of shard: ShardID, name: String) throws(EngineStartError) -> ConnectionSettings {
+        let conninfo = shards.first { $0.id == shard }!.conninfo
+        do throws(ShardError) {
+            return try ConnectionSettings(conninfo, overrides: ["application_name": name])
+        } catch {
+            throw EngineStartError(error, shard: shard)
+        }
+    }
+}

@@ -1,0 +1,164 @@
+import BoundedTime
+import DequeModule
+import Logging
+import ShardBackend
+import ShardSchema
+import TransactionCore
+import TwoPhaseCommit
+
+/// Runs transactions over PostgreSQL shards in one global order: the shell around ``TwoPhaseCommit``.
+///
+/// One engine at a time coordinates a cluster: it holds a lock on every shard, and an epoch that fences its predecessors
+/// (R6). All of its state lives on one event loop, on which its connections live too, so the in-flight set, the choice
+/// of timestamps and the protocol's steps need no locks and no thread hops.
+public actor TransactionEngine {
+    public nonisolated let loop: EventLoop
+    public nonisolated let configuration: EngineConfiguration
+    /// The shards, sorted by name.
+    public nonisolated let shards: [ShardID]
+    /// This engine's epoch.
+    public nonisolated let epoch: Epoch
+    nonisolated let clock: any IntervalClock
+    nonisolated let logger: Logger
+    nonisolated let pools: [ShardID: ShardPools]
+    nonisolated let recovery: OrphanRecovery
+
+    var tracker: SafeTimeTracker
+    /// Commits that are not settled on every shard yet.
+    var live: [TransactionID: CommitRun] = [:]
+    var statistics = EngineStatistics()
+    var waits = WaitList()
+    var readWaiters: [SafeTimeTracker.WaiterID: WaitList.ID] = [:]
+    private var admissionQueue = Deque<WaitList.ID>()
+    private var openTransactions = 0
+    private var isStopping = false
+    private var upkeep: [Task<Void, Never>] = []
+
+    public nonisolated var unownedExecutor: UnownedSerialExecutor { loop.asUnownedSerialExecutor() }
+
+    init(takeover: Takeover, clock: any IntervalClock, loop: EventLoop, logger: Logger) {
+        self.loop = loop
+        self.clock = clock
+        self.logger = logger
+        configuration = takeover.configuration
+        shards = takeover.configuration.shards.map(\.id).sorted()
+        epoch = takeover.epoch
+        recovery = takeover.recovery
+        pools = takeover.pools
+        tracker = SafeTimeTracker(node: takeover.configuration.node, newest: takeover.newest)
+        statistics.recovered = takeover.settled
+    }
+
+    /// What the engine has done so far.
+    public func currentStatistics() -> EngineStatistics { statistics }
+
+    // MARK: Transactions
+
+    /// Opens a read-write transaction, waiting while ``EngineConfiguration/writersMax`` are open.
+    ///
+    /// End it by ``ReadWriteTransaction/commit()`` or ``ReadWriteTransaction/rollback()``, whatever happens.
+    public func begin() async throws(TransactionError) -> ReadWriteTransaction {
+        try await admit()
+        return ReadWriteTransaction(engine: self)
+    }
+
+    /// Runs `body` in a transaction and commits it; rolls back when `body` throws.
+    ///
+    /// - Returns: what `body` returned, and the commit timestamp.
+    public nonisolated func transaction<Result: Sendable>(
+        _ body: (ReadWriteTransaction) async throws -> Result
+    ) async throws -> (Result, Timestamp) {
+        let transaction = try await begin()
+        do {
+            let result = try await body(transaction)
+            return (result, try await transaction.commit())
+        } catch {
+            await transaction.rollback()
+            throw error
+        }
+    }
+
+    /// Admission bounds the open transactions by the pool size: an admitted transaction finds a connection on every
+    /// shard, so transactions never wait for connections in a circle.
+    private func admit() async throws(TransactionError) {
+        guard !isStopping else { throw Self.stopping }
+        if openTransactions < configuration.writersMax, admissionQueue.isEmpty {
+            openTransactions += 1
+            return
+        }
+        let end = await wait(for: configuration.admissionTimeout) { admissionQueue.append($0) }
+        switch end {
+        case .granted: return
+        case .cancelled: throw Self.cancelled
+        case .expired:
+            throw TransactionError(
+                .tooManyConnections, "no transaction could be begun within \(configuration.admissionTimeout)",
+                detail: "\(configuration.writersMax) transactions are open",
+                hint: "try again later, or raise the bound of the connection pools")
+        }
+    }
+
+    /// A transaction holds no connection any more.
+    func transactionClosed() {
+        while let next = admissionQueue.popFirst() {
+            if waits.end(next, .granted) { return }
+        }
+        openTransactions -= 1
+    }
+
+    // MARK: Waiting
+
+    /// Waits until the wait that `register` was told of is ended, at most `duration`.
+    func wait(for duration: Duration, register: (WaitList.ID) -> Void) async -> WaitList.End {
+        let id = waits.makeID()
+        let isFirst = waits.isEmpty
+        register(id)
+        let deadline = ContinuousClock.now + duration
+        return await withTaskCancellationHandler {
+            await withUnsafeContinuation { continuation in
+                waits.add(id, continuation, until: deadline)
+                if isFirst { expireWaits() }
+                if Task.isCancelled { waits.end(id, .cancelled) }
+            }
+        } onCancel: {
+            Task { await self.endWait(id, .cancelled) }
+        }
+    }
+
+    private func endWait(_ id: WaitList.ID, _ end: WaitList.End) {
+        waits.end(id, end)
+    }
+
+    /// Looks for expired waits now and then, as long as there are waits: cheaper than a timer for each.
+    private func expireWaits() {
+        Task {
+            while !waits.isEmpty {
+                try? await loop.sleep(until: .now + .milliseconds(20))
+                waits.expire(at: .now)
+            }
+        }
+    }
+
+    // MARK: Life
+
+    /// Keeps `task` until the engine stops, and cancels it then.
+    func keep(_ task: Task<Void, Never>) {
+        upkeep.append(task)
+    }
+
+    /// Stops: refuses new transactions, lets the open commits settle for at most `grace`, and lets go of the shards.
+    ///
+    /// What is not settled by then stays prepared, and the next coordinator's start settles it.
+    public func shutdown(grace: Duration = .seconds(5)) async {
+        isStopping = true
+        let deadline = ContinuousClock.now + grace
+        while openTransactions > 0 || !live.isEmpty, .now < deadline {
+            try? await loop.sleep(until: .now + .milliseconds(5))
+        }
+        for task in upkeep { task.cancel() }
+        for pools in pools.values { await pools.close() }
+    }
+
+    static let stopping = TransactionError(.adminShutdown, "the engine is stopping", hint: "connect to another node")
+    static let cancelled = TransactionError(.queryCanceled, "the caller gave up")
+}

@@ -1,0 +1,105 @@
+import BankWorkload
+import Foundation
+import Histogram
+import LocalCluster
+import ShardBackend
+import ShardSchema
+import SystemClock
+import TransactionCore
+import TransactionEngine
+
+/// The shards of a benchmark: Meridian's bank and the bare tables beside it.
+struct BenchCluster {
+    let shards: [ShardConfiguration]
+    let accounts: Int64
+
+    /// Prepares the shards of `cluster`.
+    init(_ cluster: LocalCluster, accounts: Int64) async throws {
+        shards = cluster.servers.map { ShardConfiguration(id: ShardID($0.name)!, conninfo: $0.conninfo()) }
+        self.accounts = accounts
+        try await migrate()
+        try BareTransfers.create(accounts: accounts, conninfos: shards.map(\.conninfo))
+        try await withEngine(uncertainty: .zero) { engine in
+            // Nobody is ever refused: the bare transfers don't look at balances either.
+            _ = try await Bank.create(accounts: accounts, balance: 1_000_000, replacing: false, on: engine)
+        }
+        for shard in shards { try BareConnection(shard.conninfo).execute(["VACUUM (ANALYZE) bank.account"]) }
+    }
+
+    func postgresVersion() throws -> String {
+        let version = try BareConnection(shards[0].conninfo).scalar("SELECT current_setting('server_version_num')::int")
+        return "\(version / 10_000).\(version % 10_000)"
+    }
+
+    /// Runs `body` with an engine over the shards.
+    func withEngine<Result: Sendable>(
+        uncertainty: Duration, _ body: (TransactionEngine) async throws -> Result
+    ) async throws -> Result {
+        let configuration = EngineConfiguration(node: NodeID(rawValue: 1)!, shards: shards)
+        let clock = SystemBoundedClock(source: .host(uncertainty: uncertainty))
+        let engine = try await TransactionEngine.start(configuration, clock: clock, loop: try EventLoop())
+        do {
+            let result = try await body(engine)
+            await engine.shutdown()
+            return result
+        } catch {
+            await engine.shutdown()
+            throw error
+        }
+    }
+
+    /// Runs the transfers of `system` for `duration`.
+    func run(_ system: String, clients: Int, for duration: Duration) async throws -> Cell {
+        switch system {
+        case "bare": try bare(.lastAgent, clients: clients, for: duration)
+        case "textbook": try bare(.textbook, clients: clients, for: duration)
+        case "meridian": try await meridian(uncertainty: .milliseconds(1), clients: clients, for: duration)
+        case "meridian-0": try await meridian(uncertainty: .zero, clients: clients, for: duration)
+        default: throw BareConnection.Failure(description: "there is no system \"\(system)\"")
+        }
+    }
+
+    private func bare(_ kind: BareTransfers.CommitProtocol, clients: Int, for duration: Duration) throws -> Cell {
+        let transfers = BareTransfers(conninfos: shards.map(\.conninfo), accounts: accounts, commitProtocol: kind)
+        var cell = Cell()
+        cell.latencies = try transfers.run(clients: clients, for: duration) { processor in
+            cell.processorSeconds = processor
+        }
+        cell.seconds = duration / .seconds(1)
+        return cell
+    }
+
+    private func meridian(uncertainty: Duration, clients: Int, for duration: Duration) async throws -> Cell {
+        try await withEngine(uncertainty: uncertainty) { engine in
+            let bank = try await Bank.open(on: engine)
+            // Connections are opened before the clock runs, as the bare clients' are.
+            try await BankRun(load(clients, .milliseconds(300)), on: bank, history: nil).run()
+            let run = BankRun(load(clients, duration), on: bank, history: nil)
+            let processor = machineProcessorSeconds()
+            try await run.run()
+            var cell = Cell()
+            cell.processorSeconds = machineProcessorSeconds() - processor
+            cell.latencies = await run.tally.transferLatency
+            cell.seconds = duration / .seconds(1)
+            return cell
+        }
+    }
+
+    private func load(_ clients: Int, _ duration: Duration) -> BankLoad {
+        var load = BankLoad(seed: .random(in: 0 ... .max))
+        load.clients = clients
+        load.duration = duration
+        load.crossShard = 1
+        load.readFraction = 0
+        return load
+    }
+}
+extension BenchCluster {
+    func migrate() async throws {
+        for shard in shards {
+            let c = try BareConnection(shard.conninfo)
+            try c.execute(Migration.all.map(\.sql))
+            try c.execute(["INSERT INTO meridian.identity VALUES (true, gen_random_uuid(), '\(shard.id)')"])
+        }
+    }
+}

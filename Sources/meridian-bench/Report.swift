@@ -1,0 +1,106 @@
+import Foundation
+import Histogram
+
+/// What one system did in one cell of a benchmark.
+struct Measurement: Codable {
+    var system: String
+    var clients: Int
+    var operations: Int
+    var seconds: Double
+    /// Latencies in milliseconds.
+    var p50: Double
+    var p99: Double
+    /// Processor time of the whole machine, servers included, for one operation, in milliseconds.
+    var processorMilliseconds: Double
+
+    var perSecond: Double { Double(operations) / seconds }
+
+    init(system: String, clients: Int, latencies: Histogram<UInt32>, seconds: Double, processorSeconds: Double) {
+        self.system = system
+        self.clients = clients
+        self.seconds = seconds
+        operations = Int(latencies.totalCount)
+        p50 = Double(latencies.valueAtPercentile(50)) / 1000
+        p99 = Double(latencies.valueAtPercentile(99)) / 1000
+        processorMilliseconds = processorSeconds * 1000 / Double(max(1, operations))
+    }
+}
+
+/// The figures of one run.
+struct BenchReport: Codable {
+    var benchmark: String
+    var machine: String
+    var postgres: String
+    var measurements: [Measurement] = []
+    var ratios: [String: Double] = [:]
+
+    init(benchmark: String, postgres: String) {
+        self.benchmark = benchmark
+        self.postgres = postgres
+        machine = Self.describeMachine()
+    }
+
+    /// Prints `measurements` as they come.
+    mutating func add(_ measurement: Measurement) {
+        if measurements.isEmpty {
+            print(Self.row("system", "clients", "per s", "p50 ms", "p99 ms", "cpu ms/op"))
+        }
+        measurements.append(measurement)
+        print(
+            Self.row(
+                measurement.system, String(measurement.clients), String(Int(measurement.perSecond)),
+                Self.decimal(measurement.p50), Self.decimal(measurement.p99),
+                Self.decimal(measurement.processorMilliseconds)))
+    }
+
+    func find(_ system: String, clients: Int) -> Measurement? {
+        measurements.first { $0.system == system && $0.clients == clients }
+    }
+
+    /// Notes how `name` relates.
+    mutating func addRatio(_ name: String, _ value: Double) {
+        ratios[name] = (value * 1000).rounded() / 1000
+    }
+
+    /// Prints the ratios and writes the file, if one is asked for.
+    func finish(json path: String?) throws {
+        print("\nratios (\(machine); PostgreSQL \(postgres))")
+        for (name, value) in ratios.sorted(by: { $0.key.localizedStandardCompare($1.key) == .orderedAscending }) {
+            print("  \(name.padding(toLength: 60, withPad: " ", startingAt: 0)) \(Self.decimal(value))")
+        }
+        guard let path else { return }
+        let encoder = JSONEncoder()
+        encoder.outputFormatting = [.prettyPrinted, .sortedKeys]
+        try encoder.encode(self).write(to: URL(filePath: path))
+    }
+
+    static func decimal(_ value: Double) -> String { String(format: "%.2f", value) }
+
+    private static func row(_ cells: String...) -> String {
+        cells.enumerated().map { index, cell in
+            let width = index == 0 ? 26 : 10
+            return index == 0
+                ? cell.padding(toLength: width, withPad: " ", startingAt: 0)
+                : String(repeating: " ", count: max(1, width - cell.count)) + cell
+        }.joined()
+    }
+
+    private static func describeMachine() -> String {
+        let cpu = (try? String(contentsOfFile: "/proc/cpuinfo", encoding: .utf8))?
+            .split(separator: "\n").first { $0.hasPrefix("model name") }?.split(separator: ":").last
+            .map { $0.trimmingCharacters(in: .whitespaces) } ?? "unknown processor"
+        let memory = ProcessInfo.processInfo.physicalMemory >> 30
+        return "\(ProcessInfo.processInfo.processorCount) cores of \(cpu), \(memory) GiB"
+    }
+}
+
+/// Processor time that the whole machine has spent since it booted, in seconds.
+func machineProcessorSeconds() -> Double {
+    guard let line = try? String(contentsOfFile: "/proc/stat", encoding: .utf8).split(separator: "\n").first else {
+        return 0
+    }
+    // user, nice, system, (idle, iowait,) irq, softirq
+    let ticks = line.split(separator: " ").dropFirst().compactMap { Double($0) }
+    let busy = ticks.enumerated().filter { [0, 1, 2, 5, 6].contains($0.offset) }.map(\.element).reduce(0, +)
+    return busy / Double(sysconf(Int32(_SC_CLK_TCK)))
+}

@@ -1,0 +1,103 @@
+import BankWorkload
+import Foundation
+import TransactionCore
+import TransactionEngine
+
+/// What a run of the bank is summed up in.
+struct BankReport {
+    let load: BankLoad
+    let tally: BankTally
+    let statistics: EngineStatistics
+    let took: Duration
+    let configuration: EngineConfiguration
+
+    /// The share of commit latency in which nothing but commit-wait was waited for, 0 to 1.
+    static func commitWaitShare(_ statistics: EngineStatistics) -> Double {
+        statistics.commitTime > .zero ? statistics.exposedCommitWait / statistics.commitTime : 0
+    }
+
+    static func describe(_ failures: [SQLState: Int]) -> String {
+        guard !failures.isEmpty else { return "no aborts" }
+        let counts = failures.sorted { $0.key.rawValue < $1.key.rawValue }.map { "\($0.key) × \($0.value)" }
+        return "aborts: \(counts.joined(separator: ", "))"
+    }
+
+    private var seconds: Double { took / .seconds(1) }
+
+    /// The table at the end of a run.
+    var text: String {
+        let rows: [(String, String)] = [
+            ("clients", "\(load.clients)"),
+            ("seconds", String(format: "%.1f", seconds)),
+            ("transfers", "\(tally.transfers)"),
+            ("transfers/s", String(format: "%.0f", Double(tally.transfers) / seconds)),
+            ("  on two shards", "\(statistics.crossShardCommits)"),
+            ("  on one shard", "\(statistics.oneShardCommits)"),
+            ("  refused (overdraft)", "\(tally.refused)"),
+            ("  p50 ms", Self.milliseconds(Double(tally.transferLatency.valueAtPercentile(50)))),
+            ("  p99 ms", Self.milliseconds(Double(tally.transferLatency.valueAtPercentile(99)))),
+            ("  commit-wait share", String(format: "%.1f %%", Self.commitWaitShare(statistics) * 100)),
+            ("strong sums", "\(tally.strongSums)"),
+            ("  p50 ms", Self.milliseconds(Double(tally.sumLatency.valueAtPercentile(50)))),
+            ("  p99 ms", Self.milliseconds(Double(tally.sumLatency.valueAtPercentile(99)))),
+            ("sums in the past", "\(tally.pastSums)"),
+            ("wrong sums", "\(tally.wrongSums)"),
+            ("aborts", tally.failures.isEmpty ? "none" : Self.describe(tally.failures)),
+            ("outcome unknown", "\(tally.indeterminate)"),
+            ("recovered at start", "\(statistics.recovered)"),
+        ]
+        return rows.map { "\($0.0.padding(toLength: 24, withPad: " ", startingAt: 0))\($0.1)" }.joined(separator: "\n")
+    }
+
+    func writeJSON(to path: String) throws {
+        let figures: [String: Any] = [
+            "clients": load.clients, "seconds": seconds, "seed": String(load.seed), "transfers": tally.transfers,
+            "transfersPerSecond": Double(tally.transfers) / seconds, "crossShard": statistics.crossShardCommits,
+            "oneShard": statistics.oneShardCommits, "refused": tally.refused,
+            "transferMilliseconds": Self.percentiles(tally.transferLatency.valueAtPercentile),
+            "commitWaitShare": Self.commitWaitShare(statistics), "strongSums": tally.strongSums,
+            "strongSumMilliseconds": Self.percentiles(tally.sumLatency.valueAtPercentile),
+            "pastSums": tally.pastSums, "wrongSums": tally.wrongSums, "indeterminate": tally.indeterminate,
+            "recovered": statistics.recovered,
+            "aborts": Dictionary(uniqueKeysWithValues: tally.failures.map { ($0.key.rawValue, $0.value) }),
+            "shards": configuration.shards.map(\.id.rawValue), "node": Int(configuration.node.rawValue),
+        ]
+        let data = try JSONSerialization.data(withJSONObject: figures, options: [.prettyPrinted, .sortedKeys])
+        try data.write(to: URL(filePath: path))
+    }
+
+    private static func percentiles(_ value: (Double) -> UInt64) -> [String: Double] {
+        ["p50": Double(value(50)) / 1000, "p99": Double(value(99)) / 1000, "max": Double(value(100)) / 1000]
+    }
+
+    private static func milliseconds(_ microseconds: Double) -> String { String(format: "%.2f", microseconds / 1000) }
+
+    /// What `check` says.
+    static func text(_ findings: BankFindings) -> String {
+        var lines = [
+            verdict("total conserved at \(findings.sumsChecked) timestamps", findings.wrongSums.map {
+                "at \($0.timestamp) the accounts held \($0.sum)"
+            }),
+            verdict("timestamps unique", findings.repeatedTimestamps.map { "\($0) stands for two transactions" }),
+            verdict("transactions whole on all their shards", findings.halfApplied.map { "\($0) is not" }),
+            verdict(
+                "\(findings.transfersChecked) acknowledged transfers are in the commit logs",
+                findings.lost.map { "\($0) is not" }),
+            verdict("real-time order respected", findings.realTimeViolations.map {
+                "\($0.second.commitTimestamp) began after \($0.first.commitTimestamp) was acknowledged"
+            }),
+            verdict("no prepared transaction left", findings.prepared),
+        ]
+        if !findings.strangers.isEmpty {
+            lines.append("note  prepared transactions of others hold locks: \(findings.strangers.joined(separator: ", "))")
+        }
+        return (lines + [findings.isConsistent ? "consistent" : "VIOLATED"]).joined(separator: "\n")
+    }
+
+    private static func verdict(_ claim: String, _ witnesses: [String]) -> String {
+        guard !witnesses.isEmpty else { return "ok    \(claim)" }
+        let shown = witnesses.prefix(5).map { "\n        \($0)" }.joined()
+        let more = witnesses.count > 5 ? "\n        and \(witnesses.count - 5) more" : ""
+        return "FAIL  \(claim): \(witnesses.count)\(shown)\(more)"
+    }
+}
