@@ -3,6 +3,7 @@ import Foundation
 import LocalCluster
 import Logging
 import ServiceLifecycle
+import ShardBackend
 import SystemClock
 import TransactionCore
 import TransactionEngine
@@ -81,7 +82,7 @@ private struct DevService: Service {
         guard let cluster = try await startCluster() else { return }
         do {
             try await serve(cluster)
-        } catch is CancellationError {
+        } catch  where Task.isShuttingDownGracefully {
             // Ctrl-C before the cluster was ready.
         } catch {
             await cluster.stop()
@@ -106,6 +107,7 @@ private struct DevService: Service {
 
     private func serve(_ cluster: LocalCluster) async throws {
         let configuration = try makeConfiguration(cluster)
+        try await migrate(configuration)
         let file = try DevConfigurationFile(configuration, uncertainty: options.uncertainty.duration)
         defer { file.remove() }
 
@@ -118,6 +120,14 @@ private struct DevService: Service {
         let logger = Logger(label: "meridian.dev")
         let services: [any Service] = cluster.servers.map { ShardSupervisor(server: $0, logger: logger) }
         try await ServiceGroup(services: services, logger: logger).run()
+    }
+
+    private func migrate(_ configuration: ClusterConfiguration) async throws {
+        let loop = try EventLoop(name: "migrate")
+        defer { loop.shutdown() }
+        _ = try await cancelWhenGracefulShutdown {
+            try await ClusterMigration(configuration: configuration, loop: loop).apply()
+        }
     }
 
     /// The configuration for other commands: a node of their own beside those that run here.
