@@ -50,7 +50,8 @@ final class SimulatedCluster {
             offsetNanoseconds: scheduler.random.number(in: -error...error),
             driftPartsPerMillion: scheduler.random.number(in: -150...150))
         let clock = SimulatedClock(
-            scheduler: scheduler, fault: number < conditions.clockFaults.count ? conditions.clockFaults[number] : honest,
+            scheduler: scheduler,
+            fault: number < conditions.clockFaults.count ? conditions.clockFaults[number] : honest,
             margin: conditions.clockMarginNanoseconds)
         let id = NodeID(rawValue: UInt16(scheduler.random.number(in: 1...3)))!
         let node = SimulatedNode(number: number, id: id, clock: clock, cluster: self)
@@ -64,36 +65,5 @@ final class SimulatedCluster {
         for shard in shards { shard.crash() }
         scheduler.cancelAll()
         onNodeStopped = { _ in }
-    }
-}
-
-/// What happened in a run, in figures.
-public struct RunCounts: Hashable, Sendable {
-    public var transactionsCommitted = 0
-    public var transactionsAborted = 0
-    /// Transactions whose outcome their client was not told in time.
-    public var outcomesUnknown = 0
-    public var reads = 0
-    public var nodeCrashes = 0
-    public var shardCrashes = 0
-    public var partitions = 0
-    public var answersLost = 0
-    /// Prepared transactions settled by a node that did not coordinate them.
-    public var recoveries = 0
-    public var clockRefusals = 0
-    public var checks = 0
-
-    public init() {}
-
-    /// Adds the figures of another run.
-    public static func += (sum: inout RunCounts, other: RunCounts) {
-        for path in allFigures { sum[keyPath: path] += other[keyPath: path] }
-    }
-
-    private static var allFigures: [WritableKeyPath<RunCounts, Int>] {
-        [
-            \.transactionsCommitted, \.transactionsAborted, \.outcomesUnknown, \.reads, \.nodeCrashes, \.shardCrashes,
-            \.partitions, \.answersLost, \.recoveries, \.clockRefusals, \.checks,
-        ]
     }
 }

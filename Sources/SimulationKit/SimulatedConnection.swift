@@ -3,7 +3,8 @@ import TransactionCore
 /// How long messages take and how often connections break.
 struct NetworkConditions: Hashable {
     var latencyNanoseconds: ClosedRange<Nanoseconds> = 50 * microsecond...500 * microsecond
-    /// How often a connection breaks around a request: before it arrives, while it is carried out, or before the answer.
+    /// How often a connection breaks around a request: before it arrives, while it is carried out, before or after the
+    /// answer.
     var breakProbability = 0.0
     /// By how much messages already sent may still be late when their connection is given up.
     var lateNanoseconds: ClosedRange<Nanoseconds> = 0...30 * millisecond
@@ -58,7 +59,8 @@ final class SimulatedConnection {
         self.network = network
     }
 
-    /// Sends a pipeline of statements; `then` is called once, with their answers, an error, or when the connection broke.
+    /// Sends a pipeline of statements. `then` is called once: with their answers, with an error, or when the connection
+    /// broke first.
     func run(_ statements: [Statement], then: @escaping (PipelineResult) -> Void) {
         let scheduler = network.scheduler
         requestCount += 1

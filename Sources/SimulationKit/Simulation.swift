@@ -63,7 +63,7 @@ public struct Simulation: Sendable {
         }
 
         let history = cluster.history(recorder: recorder, initial: rows)
-        cluster.counts.checks = History.checkers.count
+        cluster.counts.checks = 1
         return Report(
             seed: seed, bug: bug, violations: history.violations(), counts: cluster.counts,
             trace: Trace(events: scheduler.trace))
@@ -97,6 +97,7 @@ private struct RunPlan {
         if case .faulty(let faults) = clocks { conditions.clockFaults = faults }
         conditions.commitTimeoutNanoseconds = random.element(of: [5, 30, 150]) * millisecond
         conditions.network.breakProbability = random.element(of: [0, 0.005, 0.02])
+        conditions.shard.flushNanoseconds = (millisecond / 2)...random.element(of: [2, 2, 20]) * millisecond
         conditions.shard.refusalProbability = random.element(of: [0, 0, 0.01])
         conditions.network.lateNanoseconds = 0...random.number(in: 1...60) * millisecond
 

@@ -77,14 +77,23 @@ struct OrphanRecovery: Sendable {
     }
 
     func run(_ statements: [SQLStatement], on shard: ShardID) async throws(ShardError) -> [SQLResult] {
+        try await withConnection(to: shard) { connection throws(ShardError) in
+            try await connection.run(statements, deadline: .now + timeout)
+        }
+    }
+
+    /// Lends `body` a connection for recovery and upkeep.
+    func withConnection<Result: Sendable>(
+        to shard: ShardID, _ body: (ShardConnection) async throws(ShardError) -> Result
+    ) async throws(ShardError) -> Result {
         guard let pool = control[shard] else {
             throw ShardError(.invalidUse, "the transaction's shard \"\(shard)\" is not configured here")
         }
         let connection = try await pool.lease(deadline: .now + timeout)
         do throws(ShardError) {
-            let results = try await connection.run(statements, deadline: .now + timeout)
+            let result = try await body(connection)
             await pool.giveBack(connection)
-            return results
+            return result
         } catch {
             await pool.giveBack(connection)
             throw error

@@ -26,6 +26,11 @@ extension TransactionEngine {
             keep(Task { await self.sweepContinuously(shard) })
             keep(Task { await self.keepLock(on: shard, locks[shard]!) })
         }
+        let upkeep = ShardUpkeep(recovery: recovery, clock: clock, logger: logger)
+        keep(
+            Task {
+                while (try? await loop.sleep(until: .now + ShardUpkeep.interval)) != nil { await upkeep.run() }
+            })
     }
 
     /// Settles what stands prepared on `shard` and nobody coordinates: a PREPARE whose answer was lost may succeed long

@@ -107,7 +107,7 @@ extension BankCommand {
                 let findings = try await BankCheck(try await Bank.open(on: engine)).run(
                     history: entries, total: total, samples: samples, seed: .random(in: 0 ... .max)
                 ) { progress.show("checked the total at \($0) of \(samples) timestamps") }
-                progress.end()
+                progress.clear()
                 return findings
             }
             print(BankReport.text(findings))

@@ -1,7 +1,6 @@
 import ArgumentParser
 import BankWorkload
 import Foundation
-import Synchronization
 import TransactionCore
 import TransactionEngine
 import UnixSignals
@@ -126,28 +125,6 @@ private struct BankProgress {
                     Double(tally.transferLatency.valueAtPercentile(99)) / 1000,
                     BankReport.commitWaitShare(statistics) * 100, BankReport.describe(tally.failures)))
         }
-        line.end()
-    }
-}
-
-/// A line that is written again in place on a terminal, and line by line elsewhere.
-final class ProgressLine: Sendable {
-    private let isTerminal = isatty(STDERR_FILENO) == 1
-    private let lastLength = Mutex(0)
-
-    func show(_ text: String) {
-        guard isTerminal else {
-            FileHandle.standardError.write(Data("\(text)\n".utf8))
-            return
-        }
-        lastLength.withLock { last in
-            let padding = String(repeating: " ", count: max(0, last - text.count))
-            FileHandle.standardError.write(Data("\r\(text)\(padding)".utf8))
-            last = text.count
-        }
-    }
-
-    func end() {
-        if isTerminal, lastLength.withLock({ $0 }) > 0 { FileHandle.standardError.write(Data("\n".utf8)) }
+        line.clear()
     }
 }

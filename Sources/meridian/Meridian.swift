@@ -11,16 +11,19 @@ import Logging
             Start a local cluster, and work with it from another terminal:
 
               meridian dev --shards 3
-              meridian check-config
+              meridian bank init
+              meridian bank run --clients 16 --seconds 10
+              meridian bank check
 
             Work with your own servers:
 
               meridian check-config --config /etc/meridian.yaml
+              meridian migrate --config /etc/meridian.yaml
               meridian check-config --shard 'east host=db1 dbname=bank user=meridian' \\
                                     --shard 'west host=db2 dbname=bank user=meridian'
             """,
         version: "0.1.0",
-        subcommands: [Dev.self, CheckConfig.self, Migrate.self, BankCommand.self]
+        subcommands: [Dev.self, Migrate.self, CheckConfig.self, BankCommand.self, Simulate.self]
     )
 
     static func main() async {

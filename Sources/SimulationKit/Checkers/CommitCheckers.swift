@@ -16,7 +16,9 @@ public struct AtomicityChecker: HistoryChecker {
     public func check(_ history: History) -> [Violation] {
         var found: [Int: [(key: RowKey, timestamp: Timestamp)]] = [:]
         for commit in history.log {
-            for change in commit.changes { found[change.new.writer, default: []].append((change.key, commit.timestamp)) }
+            for change in commit.changes {
+                found[change.new.writer, default: []].append((change.key, commit.timestamp))
+            }
         }
         return history.transactions.compactMap { transaction in
             guard let changes = found[transaction.number], let first = changes.first else { return nil }
@@ -28,14 +30,15 @@ public struct AtomicityChecker: HistoryChecker {
             let missing = transaction.written.first { key in !changes.contains { $0.key == key } }
             return missing.map { key in
                 violation(
-                    "t\(transaction.number) committed \(first.key) on shard \(first.key.shard), but not \(key) on shard "
-                        + "\(key.shard)", transaction.number)
+                    "t\(transaction.number) committed \(first.key) on shard \(first.key.shard), but not \(key) on "
+                        + "shard \(key.shard)", transaction.number)
             }
         }
     }
 }
 
-/// What a client was told of its transaction is so: committed ones are there at the timestamp told, aborted ones are not.
+/// What a client was told of its transaction is so: it is there at the timestamp told, or not there when it was told
+/// that it aborted.
 public struct OutcomeChecker: HistoryChecker {
     public init() {}
 
@@ -100,8 +103,8 @@ public struct ConflictOrderChecker: HistoryChecker {
                 guard observation.value != expected else { continue }
                 violations.append(
                     violation(
-                        "t\(transaction.number) at \(timestamp) saw \(observation.value) in \(observation.key) under its "
-                            + "lock, and in timestamp order t\(expected.writer) wrote \(expected) there last",
+                        "t\(transaction.number) at \(timestamp) saw \(observation.value) in \(observation.key) under "
+                            + "its lock, and in timestamp order t\(expected.writer) wrote \(expected) there last",
                         transaction.number, expected.writer, observation.value.writer))
             }
             violations += replay.advance(through: timestamp).map(misplaced)
@@ -112,9 +115,9 @@ public struct ConflictOrderChecker: HistoryChecker {
     private func misplaced(_ overwrite: Replay.Misplaced) -> Violation {
         let change = overwrite.change
         return violation(
-            "t\(change.new.writer) at \(overwrite.timestamp) overwrote \(change.old) in \(change.key), and in timestamp "
-                + "order t\(overwrite.expected.writer) wrote \(overwrite.expected) there last", change.new.writer,
-            overwrite.expected.writer, change.old.writer)
+            "t\(change.new.writer) at \(overwrite.timestamp) overwrote \(change.old) in \(change.key), and in "
+                + "timestamp order t\(overwrite.expected.writer) wrote \(overwrite.expected) there last",
+            change.new.writer, overwrite.expected.writer, change.old.writer)
     }
 }
 

@@ -17,7 +17,8 @@ public struct ConservationChecker: HistoryChecker {
             let observed = read.observations.filter { $0.key.table == .account }
             let sum = observed.reduce(0) { $0 + $1.value.amount }
             if observed.count == accounts.count, sum != total {
-                violations.append(violation("read t\(read.number) found \(sum) in all accounts, not \(total)", read.number))
+                violations.append(
+                    violation("read t\(read.number) found \(sum) in all accounts, not \(total)", read.number))
             }
         }
         return violations
@@ -128,8 +129,8 @@ public struct SnapshotReadChecker: HistoryChecker {
                 guard observation.value != expected else { continue }
                 violations.append(
                     violation(
-                        "read t\(read.number) at \(read.timestamp) saw \(observation.value) in \(observation.key); as of "
-                            + "then t\(expected.writer) had written \(expected) there last", read.number,
+                        "read t\(read.number) at \(read.timestamp) saw \(observation.value) in \(observation.key); as "
+                            + "of then t\(expected.writer) had written \(expected) there last", read.number,
                         expected.writer, observation.value.writer))
             }
         }

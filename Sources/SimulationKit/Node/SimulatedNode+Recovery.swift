@@ -4,16 +4,18 @@ import TwoPhaseCommit
 extension SimulatedNode {
     /// Lists now and then what stands prepared, and settles what nobody coordinates (R4).
     func sweep() {
-        onEveryShard({ [self] shard, done in
-            run([.listPrepared], on: shard) { [self] result in
-                guard case .success(let answers) = result, case .prepared(let names)? = answers.first else {
-                    return done()
+        onEveryShard(
+            { [self] shard, done in
+                run([.listPrepared], on: shard) { [self] result in
+                    guard case .success(let answers) = result, case .prepared(let names)? = answers.first else {
+                        return done()
+                    }
+                    recover(Recovery.orphans(among: names, live: live), on: shard, then: done)
                 }
-                recover(Recovery.orphans(among: names, live: live), on: shard, then: done)
-            }
-        }, then: { [self] in
-            after(cluster.conditions.sweepNanoseconds) { [self] in sweep() }
-        })
+            },
+            then: { [self] in
+                after(cluster.conditions.sweepNanoseconds) { [self] in sweep() }
+            })
     }
 
     /// Settles `orphans` on `shard`, one after the other.
@@ -67,7 +69,7 @@ extension SimulatedNode {
         }
     }
 
-    /// Tells a client that was left in doubt what the home shard says of its transaction; nil where it says nothing yet.
+    /// Tells a client that was left in doubt what the home shard says of its transaction; nil while it says nothing.
     ///
     /// To be told that it committed is an acknowledgement: a strong read afterwards must not miss it (R9).
     func outcome(of id: TransactionID, then: @escaping (Decision?) -> Void) {

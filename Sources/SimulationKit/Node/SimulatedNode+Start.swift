@@ -28,18 +28,21 @@ extension SimulatedNode {
         }
     }
 
-    /// An epoch whose raising got lost on the way may stand on some shards and not on others, and may be somebody else's
-    /// by now: never raised again, but exceeded.
+    /// An epoch whose raising got lost on the way may stand on some shards and not on others, and another node may have
+    /// it by now: it is never raised again, but exceeded.
     private func takeOver() {
         var newest = epoch
-        attempt(.readEpoch, then: { answer in
-            if case .epoch(let told) = answer { newest = max(newest, told) }
-        }, whenAllDone: { [self] in
-            epoch = Epoch(rawValue: newest.rawValue + 1)
-            guard bug != .epochNotFenced else { return settle() }
-            let isAwaited = bug != .endOfSessionsNotAwaited
-            attempt(.raiseEpoch(epoch, isAwaited: isAwaited), then: { _ in }, whenAllDone: { [self] in settle() })
-        })
+        attempt(
+            .readEpoch,
+            then: { answer in
+                if case .epoch(let told) = answer { newest = max(newest, told) }
+            },
+            whenAllDone: { [self] in
+                epoch = Epoch(rawValue: newest.rawValue + 1)
+                guard bug != .epochNotFenced else { return settle() }
+                let isAwaited = bug != .endOfSessionsNotAwaited
+                attempt(.raiseEpoch(epoch, isAwaited: isAwaited), then: { _ in }, whenAllDone: { [self] in settle() })
+            })
     }
 
     /// Runs one statement on every shard; begins to take over again when one of them did not answer it.
@@ -47,37 +50,41 @@ extension SimulatedNode {
         _ statement: Statement, then: @escaping (Answer) -> Void, whenAllDone: @escaping () -> Void
     ) {
         var hasFailed = false
-        onEveryShard({ [self] shard, done in
-            let connection = connect(to: shard)
-            connection.run([statement]) { result in
-                connection.close()
-                if case .success(let answers) = result { then(answers[0]) } else { hasFailed = true }
-                done()
-            }
-        }, then: { [self] in
-            guard hasFailed else { return whenAllDone() }
-            after(retryDelay) { [self] in takeOver() }
-        })
+        onEveryShard(
+            { [self] shard, done in
+                let connection = connect(to: shard)
+                connection.run([statement]) { result in
+                    connection.close()
+                    if case .success(let answers) = result { then(answers[0]) } else { hasFailed = true }
+                    done()
+                }
+            },
+            then: { [self] in
+                guard hasFailed else { return whenAllDone() }
+                after(retryDelay) { [self] in takeOver() }
+            })
     }
 
     private func settle() {
         guard bug != .startWithoutSettling else { return readNewestTimestamps() }
-        onEveryShard({ [self] shard, done in
-            runUntilDone(.listPrepared, on: shard) { [self] answer in
-                guard case .prepared(let names) = answer else { return done() }
-                recover(Recovery.orphans(among: names, live: live), on: shard, then: done)
-            }
-        }, then: { [self] in readNewestTimestamps() })
+        onEveryShard(
+            { [self] shard, done in
+                runUntilDone(.listPrepared, on: shard) { [self] answer in
+                    guard case .prepared(let names) = answer else { return done() }
+                    recover(Recovery.orphans(among: names, live: live), on: shard, then: done)
+                }
+            }, then: { [self] in readNewestTimestamps() })
     }
 
     private func readNewestTimestamps() {
         var newest: [(shard: ShardID, timestamp: Timestamp)] = []
-        onEveryShard({ [self] shard, done in
-            runUntilDone(.readNewestTimestamp, on: shard) { answer in
-                if case .timestamp(let timestamp) = answer { newest.append((shard, timestamp)) }
-                done()
-            }
-        }, then: { [self] in serve(after: newest) })
+        onEveryShard(
+            { [self] shard, done in
+                runUntilDone(.readNewestTimestamp, on: shard) { answer in
+                    if case .timestamp(let timestamp) = answer { newest.append((shard, timestamp)) }
+                    done()
+                }
+            }, then: { [self] in serve(after: newest) })
     }
 
     private func serve(after newest: [(shard: ShardID, timestamp: Timestamp)]) {

@@ -92,11 +92,12 @@ final class SimulatedTransaction {
         node.note("commits without a write", number: number, timestamp: timestamp)
         node.waitOut(timestamp) { [self] result in
             switch result {
-            case .success: confirmAll(shards[...]) { [self] error in
-                if error == nil { node.tracker.acknowledged(timestamp) }
-                then(error.map { .failed($0) } ?? .committed(timestamp))
-                rollback()
-            }
+            case .success:
+                confirmAll(shards[...]) { [self] error in
+                    if error == nil { node.tracker.acknowledged(timestamp) }
+                    then(error.map { .failed($0) } ?? .committed(timestamp))
+                    rollback()
+                }
             case .failure(let error):
                 then(.failed(error.transactionError))
                 rollback()

@@ -56,7 +56,9 @@ extension SimulatedShard {
     private func openSession(_ epoch: Epoch, in session: SimulatedSession) -> StatementResult {
         guard epoch >= storage.epoch else {
             return .failure(
-                error(.objectNotInPrerequisiteState, "epoch \(epoch) is over: the shard has been told of \(storage.epoch)"))
+                error(
+                    .objectNotInPrerequisiteState, "epoch \(epoch) is over: the shard has been told of \(storage.epoch)"
+                ))
         }
         session.epoch = epoch
         return .success(.done)
@@ -66,7 +68,8 @@ extension SimulatedShard {
         _ epoch: Epoch, isAwaited: Bool, in session: SimulatedSession, then: @escaping (StatementResult) -> Void
     ) {
         guard epoch > storage.epoch else {
-            return then(.failure(error(.objectNotInPrerequisiteState, "epoch \(epoch) is not newer than \(storage.epoch)")))
+            return then(
+                .failure(error(.objectNotInPrerequisiteState, "epoch \(epoch) is not newer than \(storage.epoch)")))
         }
         write(.epoch(epoch), by: session) { [self] in
             for older in sessions where isOlder(older, than: epoch) { older.terminate() }
@@ -205,7 +208,8 @@ extension SimulatedShard {
             release(transaction.owner)
             let isCommit = if case .commitPrepared = record { true } else { false }
             scheduler.note(
-                .shard(self.id), isCommit ? "committed prepared" : "rolled back prepared", timestamp: id.commitTimestamp)
+                .shard(self.id), isCommit ? "committed prepared" : "rolled back prepared", timestamp: id.commitTimestamp
+            )
             then(.success(.done))
         }
     }

@@ -105,8 +105,7 @@ final class SimulatedShard {
 
     // MARK: Crashes
 
-    /// The server dies: sessions and locks are gone, and so is the end of the log, flushed or not being a matter of luck
-    /// for what was still being written.
+    /// The server dies: sessions and locks are gone, and of what was not flushed yet as much of the log as luck has it.
     func crash() {
         guard isUp else { return }
         isUp = false

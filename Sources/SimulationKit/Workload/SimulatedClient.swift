@@ -138,7 +138,9 @@ final class SimulatedClient {
             case .failed(let error): finish(index, .aborted(error.sqlState))
             case .answered(.committed(let timestamp)): finish(index, .committed(timestamp))
             case .answered(.failed(let error)):
-                guard case .indeterminate(let id) = error.outcome else { return finish(index, .aborted(error.sqlState)) }
+                guard case .indeterminate(let id) = error.outcome else {
+                    return finish(index, .aborted(error.sqlState))
+                }
                 recorder.transactions[index].outcome = .unknown
                 note("was told that the outcome is unknown", number, id.commitTimestamp)
                 cluster.counts.outcomesUnknown += 1
