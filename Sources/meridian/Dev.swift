@@ -118,8 +118,10 @@ private struct DevService: Service {
         print("ready: \(cluster.servers.count) \(cluster.servers.count == 1 ? "shard" : "shards")")
 
         let logger = Logger(label: "meridian.dev")
-        let services: [any Service] = cluster.servers.map { ShardSupervisor(server: $0, logger: logger) }
-        try await ServiceGroup(services: services, logger: logger).run()
+        let supervisors = cluster.servers.map { ShardSupervisor(server: $0, logger: logger) }
+        // The group stops its services in the reverse order: the nodes before what watches the shards.
+        let nodes = try (1...options.nodes).map { try NodeService(number: $0, configuration) }
+        try await ServiceGroup(services: supervisors + nodes, logger: logger).run()
     }
 
     private func migrate(_ configuration: ClusterConfiguration) async throws {
@@ -139,6 +141,24 @@ private struct DevService: Service {
         configuration.engine.node = NodeID(rawValue: UInt16(options.nodes + 1)) ?? configuration.engine.node
         configuration.clock = .host(uncertainty: options.uncertainty.duration)
         return configuration
+    }
+}
+
+/// What a node runs without clients: it settles what nobody coordinates, and enforces retention.
+private struct NodeService: Service {
+    private let loop: EventLoop
+    private let maintenance: Maintenance
+
+    init(number: Int, _ configuration: ClusterConfiguration) throws {
+        var engine = configuration.engine
+        engine.node = NodeID(rawValue: UInt16(number)) ?? engine.node
+        loop = try EventLoop(name: "node-\(number)")
+        maintenance = Maintenance(engine, clock: SystemBoundedClock(source: configuration.clock), loop: loop)
+    }
+
+    func run() async throws {
+        defer { loop.shutdown() }
+        try await cancelWhenGracefulShutdown { try await maintenance.run() }
     }
 }
 
