@@ -49,7 +49,7 @@ let package = Package(
                 .product(name: "Metrics", package: "swift-metrics"),
             ]
         ),
-        .target(name: "LocalCluster", dependencies: [.product(name: "Logging", package: "swift-log")]),
+        .target(name: "LocalCluster", dependencies: ["CLinux"]),
 
         // Assemblies: what a node is made of, over the shells.
         .target(

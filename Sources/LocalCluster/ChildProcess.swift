@@ -1,3 +1,4 @@
+import CLinux
 import Foundation
 import Synchronization
 
@@ -181,6 +182,8 @@ private func posixSpawn(_ order: ChildProcess.Order) -> Result<pid_t, LocalClust
     posix_spawn_file_actions_addopen(&actions, 0, order.input ?? "/dev/null", O_RDONLY, 0)
     posix_spawn_file_actions_addopen(&actions, 1, order.log, O_WRONLY | O_CREAT | O_APPEND, 0o600)
     posix_spawn_file_actions_adddup2(&actions, 1, 2)
+    // A server that held on to the end of somebody's pipe would keep its reader waiting for as long as it runs.
+    posix_spawn_file_actions_addclosefrom_np(&actions, 3)
 
     var attributes = posix_spawnattr_t()
     posix_spawnattr_init(&attributes)

@@ -1,5 +1,4 @@
 import Foundation
-import Logging
 import Synchronization
 
 /// One PostgreSQL server of our own: a child process in the foreground, on 127.0.0.1, with a database `meridian` that

@@ -1,6 +1,7 @@
 import ArgumentParser
 import Foundation
 import ShardBackend
+import ShardSchema
 import SystemClock
 import TransactionCore
 import TransactionEngine
@@ -35,10 +36,10 @@ struct CheckConfig: AsyncParsableCommand {
             case .failure(let error): findings.append(rules.unreachable(shard.id, error))
             }
         }
-        findings += rules.sharedServers(
-            zip(configuration.engine.shards, probes).compactMap { shard, result in
-                (try? result.get()).map { (shard.id, $0) }
-            })
+        let answering = zip(configuration.engine.shards, probes).compactMap { shard, result in
+            (try? result.get()).map { (shard.id, $0) }
+        }
+        findings += rules.sharedServers(answering) + rules.clusters(answering)
         report(findings)
         if findings.contains(where: { $0.severity == .refused }) { throw ExitCode.failure }
     }
@@ -86,6 +87,29 @@ struct CheckConfig: AsyncParsableCommand {
     }
 }
 
+extension SchemaFacts {
+    /// Asks a shard that answers; why it does not want to is an answer too.
+    fileprivate init(_ connection: ShardConnection) async {
+        let migrator = Migrator(connection)
+        do {
+            let pending = try await migrator.plan().pending.map(\.name)
+            guard pending.isEmpty else {
+                self = .pending(pending)
+                return
+            }
+            self = .current(
+                shard: try await connection.run(ShardSchema.shardName).first?.text(0),
+                cluster: try await migrator.cluster(),
+                retentionSeconds: try await connection.run("SELECT seconds FROM meridian.retention")[0].int64(0)
+            )
+        } catch let error as SchemaError {
+            self = .unusable(message: error.message, hint: error.hint)
+        } catch {
+            self = .unusable(message: (error as? ShardError)?.message ?? "\(error)", hint: nil)
+        }
+    }
+}
+
 extension ShardFacts {
     /// A person waits for the answer, and a server that takes longer to give it is not fit to be a shard.
     private static let patience = Duration.seconds(5)
@@ -106,7 +130,8 @@ extension ShardFacts {
             let there = try await connection.runSimple(clock, deadline: deadline)[0][0].int64(0) * 1000
             let after = Self.wallNanoseconds()
             self.init(
-                answers: answers, clockOffset: (there - before - (after - before) / 2, (after - before) / 2 + 1000)
+                answers: answers, schema: await SchemaFacts(connection),
+                clockOffset: (there - before - (after - before) / 2, (after - before) / 2 + 1000)
             )
             await connection.close()
         } catch {

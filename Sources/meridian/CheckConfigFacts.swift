@@ -1,15 +1,13 @@
 import TransactionCore
 
 /// What a shard says about itself, in one query that needs no right but to connect.
-struct ShardFacts: Equatable, Sendable {
+struct ShardFacts: Sendable {
     /// Answers by name: settings as `pg_settings` has them, in their base units, and the expressions of ``query``.
     var answers: [String: String]
+    /// What it knows of Meridian.
+    var schema: SchemaFacts
     /// The shard's clock less this machine's, nanoseconds, and by how much that may be wrong.
     var clockOffset: (nanoseconds: Int64, errorNanoseconds: Int64)
-
-    static func == (lhs: Self, rhs: Self) -> Bool {
-        lhs.answers == rhs.answers && lhs.clockOffset == rhs.clockOffset
-    }
 
     /// Rows of a name and its answer.
     static let query = """
@@ -39,6 +37,16 @@ struct ShardFacts: Equatable, Sendable {
 
     /// Whether an answer is `on` or `true`.
     func isOn(_ name: String) -> Bool { ["on", "true"].contains(answers[name]) }
+}
+
+/// What a shard knows of Meridian.
+enum SchemaFacts: Equatable, Sendable {
+    /// These migrations are missing.
+    case pending([String])
+    /// The schema is up to date.
+    case current(shard: String?, cluster: String?, retentionSeconds: Int64)
+    /// The schema is not what this program knows, or can't be read.
+    case unusable(message: String, hint: String?)
 }
 
 /// One thing that `check-config` has to say.

@@ -15,7 +15,8 @@ struct ConfigurationRules {
     func findings(on shard: ShardID, _ facts: ShardFacts) -> [Finding] {
         let name = shard.rawValue
         let all =
-            [version(name, facts), standby(name, facts), preparedTransactions(name, facts), schema(name, facts)]
+            [version(name, facts), standby(name, facts), preparedTransactions(name, facts), rights(name, facts)]
+            + [schema(name, facts.schema)]
             + [connections(name, facts), sessions(name, facts), idleTimeout(name, facts), clock(name, facts)]
             + durability(name, facts)
         return all.compactMap(\.self).sorted { $0.severity > $1.severity }
@@ -46,6 +47,22 @@ struct ConfigurationRules {
                 )
             }
             .sorted { $0.subject < $1.subject }
+    }
+
+    /// Shards that say they belong to different clusters.
+    func clusters(_ shards: [(name: ShardID, facts: ShardFacts)]) -> [Finding] {
+        let clusters = shards.compactMap { shard -> (name: ShardID, cluster: String)? in
+            guard case .current(_, let cluster?, _) = shard.facts.schema else { return nil }
+            return (shard.name, cluster)
+        }
+        let groups = Dictionary(grouping: clusters, by: \.cluster).values.map { $0.map(\.name.rawValue).sorted() }
+        guard groups.count > 1 else { return [] }
+        return groups.sorted { $0[0] < $1[0] }.map { names in
+            Finding(
+                .refused, names.joined(separator: ", "), "of another cluster than the rest",
+                hint: "correct the conninfo: a shard belongs to one cluster for good"
+            )
+        }
     }
 
     private func version(_ shard: String, _ facts: ShardFacts) -> Finding {
@@ -92,7 +109,7 @@ struct ConfigurationRules {
         )
     }
 
-    private func schema(_ shard: String, _ facts: ShardFacts) -> Finding? {
+    private func rights(_ shard: String, _ facts: ShardFacts) -> Finding? {
         let role = facts.answers["user"] ?? "the role"
         let database = facts.answers["database"] ?? "the database"
         switch facts.answers["schema"] {
@@ -108,6 +125,28 @@ struct ConfigurationRules {
             )
         default:
             return nil
+        }
+    }
+
+    private func schema(_ shard: String, _ facts: SchemaFacts) -> Finding {
+        switch facts {
+        case .pending(let names):
+            return Finding(.warning, shard, "lacks \(names.joined(separator: ", "))", hint: "run \"meridian migrate\"")
+        case .unusable(let message, let hint):
+            return Finding(.refused, shard, message, hint: hint)
+        case .current(let known, _, let seconds):
+            if let known, known != shard {
+                return Finding(
+                    .refused, shard, "this database is shard \(known)", hint: "correct the conninfo, or the name"
+                )
+            }
+            if seconds != configuration.retentionSeconds {
+                return Finding(
+                    .warning, shard, "its retention is \(DurationArgument(.seconds(seconds)))",
+                    hint: "run \"meridian migrate\", which sets the configured one"
+                )
+            }
+            return Finding(.ok, shard, "the schema is up to date")
         }
     }
 

@@ -12,6 +12,12 @@ struct ClusterConfiguration: Sendable {
     /// How far back reads may go.
     var retention = Duration.seconds(3600)
 
+    /// ``retention`` in whole seconds, rounded up, as the shards keep it.
+    var retentionSeconds: Int64 {
+        let (seconds, attoseconds) = retention.components
+        return attoseconds > 0 ? seconds + 1 : seconds
+    }
+
     init(shards: [ShardConfiguration]) {
         engine = EngineConfiguration(node: NodeID(rawValue: 1)!, shards: shards)
     }

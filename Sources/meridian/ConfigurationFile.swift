@@ -52,7 +52,7 @@ extension ClusterConfiguration {
         let number = "a node's number is 1 to \(NodeID.maximum)"
         let node = try section.value("node", number) { UInt16($0).flatMap { $0 > 0 ? NodeID(rawValue: $0) : nil } }
         engine.node = node ?? engine.node
-        retention = try section.duration("retention", in: .seconds(1) ... .seconds(365 * 86_400)) ?? retention
+        retention = try section.duration("retention", in: .seconds(2) ... .seconds(365 * 86_400)) ?? retention
         clock = try section.section("clock", keys: ["source", "uncertainty"]).map(Self.clock) ?? clock
         if let pool = try section.section("pool", keys: ["writers", "readers", "wait"]) {
             engine.writersMax = try pool.number("writers", in: 1...10_000) ?? engine.writersMax

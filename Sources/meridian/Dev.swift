@@ -3,6 +3,7 @@ import Foundation
 import LocalCluster
 import Logging
 import ServiceLifecycle
+import ShardBackend
 import SystemClock
 import TransactionCore
 import TransactionEngine
@@ -30,7 +31,7 @@ struct Dev: AsyncParsableCommand {
     @Option(help: "How many nodes.")
     var nodes = 1
 
-    @Option(help: "The first node's port for clients, the others' follow; by default free ones.")
+    @Option(help: "The first node's port for clients, the others' follow. No node serves clients yet.")
     var port: UInt16?
 
     @Option(help: "The first shard's port, the others' follow; by default free ones.")
@@ -81,7 +82,7 @@ private struct DevService: Service {
         guard let cluster = try await startCluster() else { return }
         do {
             try await serve(cluster)
-        } catch is CancellationError {
+        } catch  where Task.isShuttingDownGracefully {
             // Ctrl-C before the cluster was ready.
         } catch {
             await cluster.stop()
@@ -106,6 +107,7 @@ private struct DevService: Service {
 
     private func serve(_ cluster: LocalCluster) async throws {
         let configuration = try makeConfiguration(cluster)
+        try await migrate(configuration)
         let file = try DevConfigurationFile(configuration, uncertainty: options.uncertainty.duration)
         defer { file.remove() }
 
@@ -116,8 +118,18 @@ private struct DevService: Service {
         print("ready: \(cluster.servers.count) \(cluster.servers.count == 1 ? "shard" : "shards")")
 
         let logger = Logger(label: "meridian.dev")
-        let services = cluster.servers.map { ShardSupervisor(server: $0, logger: logger) }
-        try await ServiceGroup(services: services, logger: logger).run()
+        let supervisors = cluster.servers.map { ShardSupervisor(server: $0, logger: logger) }
+        // The group stops its services in the reverse order: the nodes before what watches the shards.
+        let nodes = try (1...options.nodes).map { try NodeService(number: $0, configuration) }
+        try await ServiceGroup(services: supervisors + nodes, logger: logger).run()
+    }
+
+    private func migrate(_ configuration: ClusterConfiguration) async throws {
+        let loop = try EventLoop(name: "migrate")
+        defer { loop.shutdown() }
+        _ = try await cancelWhenGracefulShutdown {
+            try await ClusterMigration(configuration: configuration, loop: loop).apply()
+        }
     }
 
     /// The configuration for other commands: a node of their own beside those that run here.
@@ -132,13 +144,31 @@ private struct DevService: Service {
     }
 }
 
+/// What a node runs without clients: it settles what nobody coordinates, and enforces retention.
+private struct NodeService: Service {
+    private let loop: EventLoop
+    private let maintenance: Maintenance
+
+    init(number: Int, _ configuration: ClusterConfiguration) throws {
+        var engine = configuration.engine
+        engine.node = NodeID(rawValue: UInt16(number)) ?? engine.node
+        loop = try EventLoop(name: "node-\(number)")
+        maintenance = Maintenance(engine, clock: SystemBoundedClock(source: configuration.clock), loop: loop)
+    }
+
+    func run() async throws {
+        defer { loop.shutdown() }
+        try await cancelWhenGracefulShutdown { try await maintenance.run() }
+    }
+}
+
 /// Starts a shard's server again when it dies underneath.
 ///
 /// Rather than ending the cluster: a shard that crashes and comes back is what the nodes must live through anyway, and
 /// killing one is how people try it out. A server that keeps dying ends the cluster, with its log.
 private struct ShardSupervisor: Service {
     /// So many deaths in a row, each within ``steadyAfter`` of the start, end the cluster.
-    private static let earlyDeathsMax = 3
+    private static let earlyDeathsMax = 5
     private static let steadyAfter = Duration.seconds(10)
 
     let server: LocalPostgres
@@ -151,10 +181,7 @@ private struct ShardSupervisor: Service {
             logger.error("\(server.name) ended (\(exit)) and is started again; its log ends with:\n\(server.logTail())")
             earlyDeaths = ContinuousClock.now - started < Self.steadyAfter ? earlyDeaths + 1 : 0
             guard earlyDeaths < Self.earlyDeathsMax else {
-                throw LocalClusterError(
-                    "server \(server.name) keeps ending: \(exit)", detail: server.logTail(),
-                    hint: "its whole log is in \(server.logFile)"
-                )
+                throw LocalClusterError("server \(server.name) keeps ending: \(exit)", detail: server.logTail())
             }
             started = .now
             try await cancelWhenGracefulShutdown { try await server.start() }

@@ -10,12 +10,18 @@ final class DevConfigurationFile: Sendable {
 
     /// Writes the file, readable by this user only.
     init(_ configuration: ClusterConfiguration, uncertainty: Duration) throws {
-        let directory = try Self.directory()
-        path = "\(directory)/dev-\(getpid()).yaml"
-        // Written and locked under another name first, so that nobody finds it half-written or unlocked.
-        let unfinished = "\(path).unfinished"
-        unlink(unfinished)
-        descriptor = open(unfinished, O_RDWR | O_CREAT | O_EXCL | O_CLOEXEC, 0o600)
+        var unfinished = ""
+        var descriptor: Int32 = -1
+        // Another one that ends may take the empty directory away before there is a file in it.
+        for _ in 0..<3 where descriptor < 0 {
+            try Self.makeDirectory()
+            // Written and locked under another name first, so that nobody finds it half-written or unlocked.
+            unfinished = "\(Self.directory)/\(getpid()).unfinished"
+            unlink(unfinished)
+            descriptor = open(unfinished, O_RDWR | O_CREAT | O_EXCL | O_CLOEXEC, 0o600)
+        }
+        path = "\(Self.directory)/dev-\(getpid()).yaml"
+        self.descriptor = descriptor
         let text = Array(Self.text(configuration, uncertainty: uncertainty).utf8)
         guard descriptor >= 0, flock(descriptor, LOCK_EX | LOCK_NB) == 0,
             write(descriptor, text, text.count) == text.count, rename(unfinished, path) == 0
@@ -24,9 +30,10 @@ final class DevConfigurationFile: Sendable {
         }
     }
 
-    /// Deletes the file.
+    /// Deletes the file, and the directory when it was the last.
     func remove() {
         unlink(path)
+        rmdir(Self.directory)
     }
 
     deinit {
@@ -35,7 +42,7 @@ final class DevConfigurationFile: Sendable {
 
     /// The files of the processes that run now; those of dead ones are deleted.
     static func running() throws -> [String] {
-        let directory = try directory()
+        guard try isDirectoryOurs() else { return [] }
         let names = try FileManager.default.contentsOfDirectory(atPath: directory).sorted()
         return names.filter { $0.hasPrefix("dev-") && $0.hasSuffix(".yaml") }.map { "\(directory)/\($0)" }
             .filter { path in
@@ -49,22 +56,30 @@ final class DevConfigurationFile: Sendable {
     }
 
     /// This user's own directory: in XDG_RUNTIME_DIR, else in /tmp, where somebody else may have made it before.
-    private static func directory() throws -> String {
+    private static let directory: String = {
         let runtime = ProcessInfo.processInfo.environment["XDG_RUNTIME_DIR"].flatMap { $0.isEmpty ? nil : $0 }
-        let path = runtime.map { "\($0)/meridian" } ?? "/tmp/meridian-\(geteuid())"
-        mkdir(path, 0o700)
-        var status = stat()
-        guard lstat(path, &status) == 0 else {
-            throw ConfigurationError("could not make \(path)", detail: String(cString: strerror(errno)))
+        return runtime.map { "\($0)/meridian" } ?? "/tmp/meridian-\(geteuid())"
+    }()
+
+    private static func makeDirectory() throws {
+        mkdir(directory, 0o700)
+        guard try isDirectoryOurs() else {
+            throw ConfigurationError("could not make \(directory)", detail: String(cString: strerror(errno)))
         }
+    }
+
+    /// Whether the directory is there. Throws when it is not this user's alone.
+    private static func isDirectoryOurs() throws -> Bool {
+        var status = stat()
+        guard lstat(directory, &status) == 0 else { return false }
         guard status.st_mode & S_IFMT == S_IFDIR, status.st_uid == geteuid(), status.st_mode & 0o077 == 0 else {
             throw ConfigurationError(
-                "\(path) is not a directory that only this user can enter",
+                "\(directory) is not a directory that only this user can enter",
                 detail: "what other users can write there would decide which shards are used",
                 hint: "remove it, or set XDG_RUNTIME_DIR"
             )
         }
-        return path
+        return true
     }
 
     private static func text(_ configuration: ClusterConfiguration, uncertainty: Duration) -> String {

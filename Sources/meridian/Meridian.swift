@@ -11,11 +11,14 @@ import Logging
             Start a local cluster, and work with it from another terminal:
 
               meridian dev --shards 3
-              meridian check-config
+              meridian bank init
+              meridian bank run --clients 16 --seconds 10
+              meridian bank check
 
             Work with your own servers:
 
               meridian check-config --config /etc/meridian.yaml
+              meridian migrate --config /etc/meridian.yaml
               meridian check-config --shard 'east host=db1 dbname=bank user=meridian' \\
                                     --shard 'west host=db2 dbname=bank user=meridian'
             """,

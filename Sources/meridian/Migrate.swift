@@ -4,61 +4,108 @@ import ShardSchema
 import TransactionCore
 import TransactionEngine
 
-/// `meridian migrate`: makes what Meridian keeps on every shard, or brings it up to date.
+/// `meridian migrate`: brings the schema `meridian` on every shard up to date.
 struct Migrate: AsyncParsableCommand {
     static let configuration = CommandConfiguration(
-        abstract: "Make or update the schema \"meridian\" on every shard.",
+        abstract: "Bring Meridian's schema on every shard up to date.",
         discussion: """
-            Shows what each shard has and applies what it lacks; running it again changes nothing. The first time, it \
-            also records on each shard which shard of which cluster it is, so that no other is taken for it later.
+            Each migration is a transaction, applied once; a second run changes nothing. Also writes down on every \
+            shard which shard of which cluster it is, and sets its retention to the configured one.
 
-              meridian migrate --dry-run
+              meridian migrate --plan       only say what is missing
               meridian migrate
             """
     )
 
     @OptionGroup var cluster: ClusterOptions
 
-    @Flag(help: "Show what would be applied; change nothing.")
-    var dryRun = false
+    @Flag(help: "Only say what is missing.")
+    var plan = false
 
     func run() async throws {
         let configuration = try cluster.load()
         let loop = try EventLoop(name: "migrate")
         defer { loop.shutdown() }
-        try await migrate(configuration.engine.shards, on: loop, dryRun: dryRun) { print($0) }
+        let migration = ClusterMigration(configuration: configuration, loop: loop)
+        for (shard, changes) in plan ? try await migration.plan() : try await migration.apply() {
+            let state = plan ? "lacks" : "now has"
+            print("\(shard): \(changes.isEmpty ? "up to date" : "\(state) \(changes.joined(separator: ", "))")")
+        }
     }
 }
 
-/// Migrates `shards` one after the other, and gives each its name; `report` gets a line for each step.
-///
-/// - Throws: ``ShardError`` when a shard can't be reached, ``SchemaError`` when it can't be migrated or is another one.
-func migrate(
-    _ shards: [ShardConfiguration], on loop: EventLoop, dryRun: Bool = false, report: (String) -> Void
-) async throws {
-    var connections: [ShardConnection] = []
-    do {
-        // All are reached, and none is another cluster's, before any is changed.
-        for shard in shards {
-            let settings = try ConnectionSettings(shard.conninfo, overrides: ["application_name": "meridian migrate"])
-            connections.append(try await ShardConnection.connect(to: settings, on: loop, deadline: .now + .seconds(10)))
+/// The migrations of all shards of a cluster.
+struct ClusterMigration: Sendable {
+    /// How long a shard may take to let us in.
+    private static let patience = Duration.seconds(10)
+
+    let configuration: ClusterConfiguration
+    let loop: EventLoop
+
+    /// What each shard lacks; changes nothing.
+    func plan() async throws -> [(shard: ShardID, changes: [String])] {
+        try await eachShard { _, connection in
+            let pending = try await Migrator(connection).plan().pending.map(\.name)
+            return pending + (pending.isEmpty ? try await retentionChange(on: connection) : [])
         }
-        var cluster: String?
-        for connection in connections where cluster == nil { cluster = try await Migrator(connection).cluster() }
-        for (shard, connection) in zip(shards, connections) {
+    }
+
+    /// Brings every shard up to date and makes it that shard of this cluster. Returns what each shard lacked.
+    ///
+    /// - Throws: ``ConfigurationError`` with the shard's name and PostgreSQL's reasons.
+    func apply() async throws -> [(shard: ShardID, changes: [String])] {
+        // The cluster's name is the one that a shard has already; the first shard of a new cluster makes it up.
+        let names = try await eachShard { _, connection in try await Migrator(connection).cluster() }
+        var cluster = names.lazy.compactMap(\.1).first
+        return try await eachShard { shard, connection in
             let migrator = Migrator(connection)
-            let plan = try await migrator.plan()
-            for migration in plan.applied { report("\(shard.id)  applied   \(migration.name)") }
-            if dryRun {
-                for migration in plan.pending { report("\(shard.id)  pending   \(migration.name)") }
-            } else {
-                for migration in try await migrator.apply() { report("\(shard.id)  applying  \(migration.name)") }
-                cluster = try await migrator.claim(shard.id, of: cluster)
+            let applied = try await migrator.apply().map(\.name)
+            cluster = try await migrator.claim(shard, of: cluster)
+            let change = try await retentionChange(on: connection)
+            if !change.isEmpty {
+                let set = SQLStatement("CALL meridian.set_retention($1)", [.int64(configuration.retentionSeconds)])
+                _ = try await connection.run([set])
+            }
+            return applied + change
+        }
+    }
+
+    /// The retention that a migrated shard is to get; empty when it has it.
+    private func retentionChange(on connection: ShardConnection) async throws -> [String] {
+        let seconds = try await connection.run("SELECT seconds FROM meridian.retention")[0].int64(0)
+        if seconds == configuration.retentionSeconds { return [] }
+        return ["a retention of \(DurationArgument(.seconds(configuration.retentionSeconds)))"]
+    }
+
+    /// Does something on each shard in turn; an error names the shard.
+    private func eachShard<Result: Sendable>(
+        _ body: (ShardID, ShardConnection) async throws -> Result
+    ) async throws -> [(ShardID, Result)] {
+        var results: [(ShardID, Result)] = []
+        for shard in configuration.engine.shards {
+            do {
+                let settings = try ConnectionSettings(
+                    shard.conninfo, overrides: ["application_name": "meridian migrate"]
+                )
+                let connection = try await ShardConnection.connect(
+                    to: settings, on: loop, deadline: .now + Self.patience
+                )
+                do {
+                    results.append((shard.id, try await body(shard.id, connection)))
+                    await connection.close()
+                } catch {
+                    await connection.close()
+                    throw error
+                }
+            } catch let error as ShardError {
+                let fields = error.serverFields
+                throw ConfigurationError(
+                    "shard \(shard.id): \(error.message)", detail: fields?.detail, hint: fields?.hint
+                )
+            } catch let error as SchemaError {
+                throw ConfigurationError("shard \(shard.id): \(error.message)", detail: error.detail, hint: error.hint)
             }
         }
-    } catch {
-        for connection in connections { await connection.close() }
-        throw error
+        return results
     }
-    for connection in connections { await connection.close() }
 }

@@ -51,6 +51,21 @@ import Testing
         }
     }
 
+    @Test("a server holds no file of the process that started it")
+    func inheritsNothing() async throws {
+        let pipe = Pipe()
+        let flags = fcntl(pipe.fileHandleForWriting.fileDescriptor, F_GETFD)
+        #expect(fcntl(pipe.fileHandleForWriting.fileDescriptor, F_SETFD, flags & ~FD_CLOEXEC) == 0)
+        try await LocalCluster.withTemporary(shards: 1) { _ in
+            try pipe.fileHandleForWriting.close()
+            let reader = pipe.fileHandleForReading.fileDescriptor
+            _ = fcntl(reader, F_SETFL, O_NONBLOCK)
+            var byte: UInt8 = 0
+            // 0 is the end of the pipe; -1 that somebody may still write to it.
+            #expect(read(reader, &byte, 1) == 0)
+        }
+    }
+
     @Test("a paused server answers nobody until it is resumed")
     func pause() async throws {
         try await TestCluster.withPrivateShards(1) { shards in

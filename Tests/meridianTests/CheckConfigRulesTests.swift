@@ -14,13 +14,18 @@ import TransactionCore
         "role_connections": "-1", "database_connections": "-1",
     ]
 
+    /// What a shard says that was migrated.
+    private static let migrated = SchemaFacts.current(shard: "a", cluster: "c", retentionSeconds: 3600)
+
     private func findings(
-        _ changes: [String: String] = [:], offsetNanoseconds: Int64 = 0, errorNanoseconds: Int64 = 0
+        _ changes: [String: String] = [:], schema: SchemaFacts = migrated, offsetNanoseconds: Int64 = 0,
+        errorNanoseconds: Int64 = 0
     ) throws -> [Finding] {
         let shard = try #require(ShardID("a"))
         let configuration = ClusterConfiguration(shards: [.init(id: shard, conninfo: "host=h")])
         let facts = ShardFacts(
-            answers: Self.fit.merging(changes) { $1 }, clockOffset: (offsetNanoseconds, errorNanoseconds)
+            answers: Self.fit.merging(changes) { $1 }, schema: schema,
+            clockOffset: (offsetNanoseconds, errorNanoseconds)
         )
         return ConfigurationRules(configuration: configuration).findings(on: shard, facts)
     }
@@ -69,6 +74,33 @@ import TransactionCore
         #expect(findings.first?.hint?.contains(hint) == true)
     }
 
+    @Test("a schema that is missing or another's is told of, with the command that helps where there is one")
+    func schema() throws {
+        let missing = try #require(try findings(schema: .pending(["0001_x.sql"])).first)
+        #expect(missing.severity == .warning && missing.hint?.contains("meridian migrate") == true)
+        let broken = try #require(try findings(schema: .unusable(message: "changed", hint: "h")).first)
+        #expect(broken == Finding(.refused, "a", "changed", hint: "h"))
+        let other = SchemaFacts.current(shard: "b", cluster: "c", retentionSeconds: 3600)
+        #expect(try findings(schema: other).first?.message == "this database is shard b")
+        let shorter = SchemaFacts.current(shard: "a", cluster: "c", retentionSeconds: 60)
+        #expect(try findings(schema: shorter).first?.message == "its retention is 1min")
+    }
+
+    @Test("shards of different clusters are refused")
+    func clusters() throws {
+        let rules = ConfigurationRules(configuration: ClusterConfiguration(shards: []))
+        func findings(_ clusters: [String?]) throws -> [String] {
+            let shards = try zip(["a", "b", "c"], clusters).map { name, cluster in
+                let schema = SchemaFacts.current(shard: name, cluster: cluster, retentionSeconds: 1)
+                let facts = ShardFacts(answers: [:], schema: schema, clockOffset: (0, 0))
+                return (name: try #require(ShardID(name)), facts: facts)
+            }
+            return rules.clusters(shards).map(\.subject)
+        }
+        #expect(try findings(["x", nil, "x"]) == [])
+        #expect(try findings(["x", "y", "x"]) == ["a, c", "b"])
+    }
+
     @Test("a difference of clocks counts only beyond what measuring it may be wrong by")
     func clocks() throws {
         #expect(try findings(offsetNanoseconds: 900_000_000).first?.severity == .ok)
@@ -84,7 +116,10 @@ import TransactionCore
             return try rules.sharedServers(
                 shards.map { shard in
                     let answers = ["server": shard.server, "database": shard.database]
-                    return (try #require(ShardID(shard.name)), ShardFacts(answers: answers, clockOffset: (0, 0)))
+                    return (
+                        try #require(ShardID(shard.name)),
+                        ShardFacts(answers: answers, schema: Self.migrated, clockOffset: (0, 0))
+                    )
                 })
         }
         #expect(try findings([("a", "s", "x"), ("b", "t", "x")]) == [])

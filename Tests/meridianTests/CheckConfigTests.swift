@@ -2,15 +2,37 @@ import TestSupport
 import Testing
 
 @Suite("meridian check-config") struct CheckConfigTests {
-    @Test("servers that are fit pass")
-    func fit() async throws {
+    @Test("a fresh server lacks migrations and is left as it is; after \"meridian migrate\" nothing is left to say")
+    func migrate() async throws {
         try await TestCluster.withShards(2) { shards in
-            let check = try RunningCommand(
-                ["check-config"] + shards.flatMap { ["--shard", "\($0.name) \($0.conninfo)"] })
-            #expect(await check.exitStatus() == 0)
-            #expect(check.output.hasSuffix("\n0 refused, 0 warnings\n"))
-            #expect(check.output.contains("shard2  ok       PostgreSQL "))
-            try await shards[0].checkHasNoSchema()
+            let options = shards.flatMap { ["--shard", "\($0.name) \($0.conninfo)"] }
+            let fresh = try RunningCommand(["check-config"] + options)
+            #expect(await fresh.exitStatus() == 0)
+            #expect(fresh.output.contains("shard2  warning  lacks 0001_commit_log.sql, "))
+            #expect(fresh.output.hasSuffix("\n0 refused, 2 warnings\n"))
+            let plan = try RunningCommand(["migrate", "--plan"] + options)
+            #expect(await plan.exitStatus() == 0)
+            #expect(plan.output.contains("shard1: lacks 0001_commit_log.sql, "))
+            let untouched = try await shards[0].psql("SELECT to_regnamespace('meridian') IS NULL")
+            #expect(untouched == "t")
+
+            let migrate = try RunningCommand(["migrate"] + options)
+            #expect(await migrate.exitStatus() == 0, "\(migrate.errors)")
+            #expect(migrate.output.contains("shard2: now has 0001_commit_log.sql, "))
+            let again = try RunningCommand(["migrate"] + options)
+            #expect(await again.exitStatus() == 0)
+            #expect(again.output == "shard1: up to date\nshard2: up to date\n")
+            let after = try RunningCommand(["check-config"] + options)
+            #expect(await after.exitStatus() == 0)
+            #expect(after.output.hasSuffix("\n0 refused, 0 warnings\n"), "\(after.output)")
+
+            let swapped = ["--shard", "shard2 \(shards[0].conninfo)", "--shard", "shard1 \(shards[1].conninfo)"]
+            let wrong = try RunningCommand(["check-config"] + swapped)
+            #expect(await wrong.exitStatus() == 1)
+            #expect(wrong.output.contains("shard2  refused  this database is shard shard1"))
+            let refused = try RunningCommand(["migrate"] + swapped)
+            #expect(await refused.exitStatus() == 1)
+            #expect(refused.errors.hasPrefix("ERROR:  shard shard2: this database is another shard\nDETAIL:  "))
         }
     }
 
@@ -31,16 +53,9 @@ import Testing
                 "set max_prepared_transactions = 500 and restart",
                 "fsync is off", "meridian may not make the schema meridian",
                 "GRANT CREATE ON DATABASE meridian TO meridian",
-                "twice, unfit  refused  these shards are on one server", "6 refused, 2 warnings",
+                "twice, unfit  refused  these shards are on one server", "6 refused, 4 warnings",
             ]
             for message in messages { #expect(check.output.contains(message), "\(message) in \(check.output)") }
         }
-    }
-}
-
-extension TestShard {
-    /// Fails the test when something made the schema `meridian`.
-    fileprivate func checkHasNoSchema() async throws {
-        #expect(try await psql("SELECT to_regnamespace('meridian') IS NULL") == "t")
     }
 }

@@ -54,7 +54,7 @@ import TransactionEngine
             ("\(shard)node: one", "line 2: \"node\" can't be \"one\"", "1 to 1023"),
             ("\(shard)node: [1]", "line 2: \"node\" is not a single value", "1 to 1023"),
             ("\(shard)retention: 1 hour", "line 2: \"retention\" can't be \"1 hour\"", "ns, us, ms, s, min, h"),
-            ("\(shard)retention: 5", "line 2: \"retention\" can't be \"5\"", "1s to 365d"),
+            ("\(shard)retention: 5", "line 2: \"retention\" can't be \"5\"", "2s to 365d"),
             ("\(shard)clock: {source: ntp}", "\"clock.source\" can't be \"ntp\"", "host or kernel"),
             ("\(shard)clock: {uncertainty: 1ms}", "\"clock.source\" is missing", "host or kernel"),
             ("\(shard)clock: {source: host, uncertainty: 11s}", "\"clock.uncertainty\" can't be \"11s\"", "0 to 10s"),
