@@ -64,7 +64,9 @@ public struct ConnectionSettings: Sendable {
 extension ConnectionSettings: CustomStringConvertible, CustomReflectable {
     /// Where the shard is and who connects to it; no secrets.
     public var description: String {
-        let shown = ["host", "hostaddr", "port", "dbname", "user", "application_name", "target_session_attrs", "sslmode"]
+        let shown = [
+            "host", "hostaddr", "port", "dbname", "user", "application_name", "target_session_attrs", "sslmode",
+        ]
         return parameters.filter { shown.contains($0.keyword) }.map { "\($0.keyword)=\($0.value)" }
             .joined(separator: " ")
     }

@@ -50,7 +50,8 @@ extension ShardConnection {
     }
 
     /// The socket is ready for libpq's next step.
-    func continueConnecting(_ handle: LibPQHandle, _ continuation: UnsafeContinuation<Result<Void, ShardError>, Never>) {
+    func continueConnecting(_ handle: LibPQHandle, _ continuation: UnsafeContinuation<Result<Void, ShardError>, Never>)
+    {
         let previous = handle.socket
         let status = PQconnectPoll(handle.pointer)
         // On its way to the next host libpq has closed the socket, which took it out of epoll.

@@ -113,7 +113,9 @@ extension ShardConnection {
 
     /// Has the server forget statements that gave way to others, in a pipeline of its own whose outcome nobody minds.
     private func deallocateDiscarded(_ handle: LibPQHandle) {
-        guard !discardedNames.isEmpty, inFlight.isEmpty, PQtransactionStatus(handle.pointer) == PQTRANS_IDLE else { return }
+        guard !discardedNames.isEmpty, inFlight.isEmpty, PQtransactionStatus(handle.pointer) == PQTRANS_IDLE else {
+            return
+        }
         let deallocations = discardedNames.map { SQLStatement("DEALLOCATE \($0)", isPrepared: false) }
         discardedNames = []
         let exchange = Exchange(.pipeline(deallocations), deadline: nil)

@@ -65,7 +65,8 @@ extension ShardConnection {
             let slice = chunk[start..<min(start + Self.copyBytesPerFlush, chunk.count)]
             // libpq's buffer grows without a bound, so it is up to us to wait for the socket.
             let status = slice.withUnsafeBytes { bytes in
-                PQputCopyData(handle.pointer, bytes.baseAddress?.assumingMemoryBound(to: CChar.self), Int32(bytes.count))
+                PQputCopyData(
+                    handle.pointer, bytes.baseAddress?.assumingMemoryBound(to: CChar.self), Int32(bytes.count))
             }
             guard status == 1 else { throw lostInSession(exchange, handle) }
             exchange.unflushedBytes += slice.count
