@@ -69,7 +69,9 @@ import TransactionCore
                 "CREATE TABLE account (id int PRIMARY KEY, balance bigint CONSTRAINT no_debt CHECK (balance >= 0))"
             ])
             let good = SQLStatement("INSERT INTO account VALUES ($1, 5)", [1])
-            let first = Task { try await connection.run([good, SQLStatement("INSERT INTO account VALUES ($1, -5)", [2]), good]) }
+            let first = Task {
+                try await connection.run([good, SQLStatement("INSERT INTO account VALUES ($1, -5)", [2]), good])
+            }
             let second = Task { try await connection.run([SQLStatement("SELECT count(*) FROM account")]) }
             let error = await expectShardError { _ = try await first.value }
             #expect(error?.statementIndex == 1)
