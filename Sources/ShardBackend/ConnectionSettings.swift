@@ -5,7 +5,7 @@ import CLibPQ
 /// TLS, several hosts, `target_session_attrs`, service files and everything else mean what they mean to libpq.
 public struct ConnectionSettings: Sendable {
     /// How long the server may take to stop what it was told to stop, before the connection is closed.
-    public var cancelGrace: Duration = .seconds(2)
+    public var cancelGrace: Duration = .seconds(5)
     /// How many statements each connection keeps prepared.
     public var preparedStatementsMax = 256
 

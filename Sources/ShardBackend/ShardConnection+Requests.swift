@@ -97,7 +97,9 @@ extension ShardConnection {
                 sendPipeline(statements, of: exchange, handle)
             case .script(let text):
                 inFlight.append(exchange)
-                guard setPipelineMode(false, handle), PQsendQuery(handle.pointer, text) == 1 else { return lost(handle) }
+                guard setPipelineMode(false, handle), PQsendQuery(handle.pointer, text) == 1 else {
+                    return lost(handle)
+                }
                 flush(handle)
             case .session:
                 inFlight.append(exchange)

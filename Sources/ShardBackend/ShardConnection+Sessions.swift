@@ -78,7 +78,7 @@ extension ShardConnection {
             exchange.unflushedBytes = 0
             flush(handle)
             while exchange.failure == nil, !exchange.isOver, interest.contains(.writable) {
-                await waitForSocket(exchange)
+                await waitForSocket(exchange) { !interest.contains(.writable) }
             }
         }
         if exchange.failure != nil { _ = try await nextResult(of: exchange) }
@@ -187,11 +187,15 @@ extension ShardConnection {
 
     // MARK: Waiting and giving up
 
-    private func waitForSocket(_ exchange: Exchange) async {
-        guard let handle else { return }
-        watch(handle, for: interest.union(.readable))
+    /// Waits for the socket's next event, unless there is no need to. Returns without cause now and then.
+    private func waitForSocket(_ exchange: Exchange, unless isReady: () -> Bool = { false }) async {
         await withTaskCancellationHandler {
-            await withUnsafeContinuation { sessionWaiter = $0 }
+            await withUnsafeContinuation { continuation in
+                // The way here led through the executor's queue, so everything may have changed.
+                guard let handle, !exchange.isOver, !isReady() else { return continuation.resume() }
+                sessionWaiter = continuation
+                watch(handle, for: interest.union(.readable))
+            }
         } onCancel: {
             loop.execute { [self] in
                 assumeIsolated { $0.interrupt(exchange, .cancelled) }

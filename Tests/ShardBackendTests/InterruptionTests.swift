@@ -25,13 +25,13 @@ import Testing
     func taskCancellation() async throws {
         try await withConnection { connection, _ in
             let task = Task { try await connection.run("SELECT pg_sleep(30)") }
-            try await Task.sleep(for: .milliseconds(50))
+            try await waitUntil("the request to be sent") { await connection.transactionStatus == .active }
             task.cancel()
             let error = await expectShardError { _ = try await task.value }
             #expect(error?.kind == .cancelled && error?.isOutcomeUnknown == false)
             #expect(try await connection.run("SELECT 1")[0].int64(0) == 1)
             let explicit = Task { try await connection.run("SELECT pg_sleep(30)") }
-            try await Task.sleep(for: .milliseconds(50))
+            try await waitUntil("the request to be sent") { await connection.transactionStatus == .active }
             await connection.cancel()
             await expectShardError({ $0.kind == .cancelled }) { _ = try await explicit.value }
             #expect(try await connection.run("SELECT 1")[0].int64(0) == 1)
@@ -117,9 +117,9 @@ import Testing
     func killedBackend() async throws {
         try await withConnection { connection, shard in
             let task = Task { try await connection.run("SELECT pg_sleep(30)") }
-            try await Task.sleep(for: .milliseconds(50))
+            try await waitUntil("the request to be sent") { await connection.transactionStatus == .active }
             let process = await connection.processID
-            try await shard.psql("SELECT pg_terminate_backend(\(process))")
+            try await shard.ask("SELECT pg_terminate_backend(\(process))")
             let refused = await expectShardError { _ = try await task.value }
             #expect(refused?.sqlState == .adminShutdown && refused?.isOutcomeUnknown == false)
             try await waitUntil("the connection to end") { await !connection.isOpen }
@@ -132,7 +132,7 @@ import Testing
     func idleEnd() async throws {
         try await withConnection { connection, shard in
             let process = await connection.processID
-            try await shard.psql("SELECT pg_terminate_backend(\(process))")
+            try await shard.ask("SELECT pg_terminate_backend(\(process))")
             try await waitUntil("the connection to end") { await !connection.isOpen }
         }
     }
@@ -141,7 +141,7 @@ import Testing
     func closing() async throws {
         try await withConnection { connection, _ in
             let task = Task { try await connection.run("SELECT pg_sleep(30)") }
-            try await Task.sleep(for: .milliseconds(50))
+            try await waitUntil("the request to be sent") { await connection.transactionStatus == .active }
             await connection.close()
             let error = await expectShardError { _ = try await task.value }
             #expect(error?.kind == .connectionLost && error?.isOutcomeUnknown == true)
@@ -176,7 +176,7 @@ import Testing
         try await TestCluster.withPrivateShards(1) { shards in
             let connection = try await shards[0].connect()
             let task = Task { try await connection.run("SELECT pg_sleep(30)") }
-            try await Task.sleep(for: .milliseconds(50))
+            try await waitUntil("the request to be sent") { await connection.transactionStatus == .active }
             await shards[0].server.kill()
             let error = await expectShardError { _ = try await task.value }
             #expect(error?.kind == .connectionLost && error?.isOutcomeUnknown == true)

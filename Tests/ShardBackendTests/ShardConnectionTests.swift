@@ -200,7 +200,7 @@ import TransactionCore
             let connection = try await shards[0].connect(handlers: received.handlers)
             _ = try await connection.run(["DO $$ BEGIN RAISE NOTICE 'seen'; END $$", "LISTEN news"])
             #expect(received.notices.withLock { $0 } == ["seen"])
-            try await shards[0].psql("NOTIFY news, 'idle'")
+            try await shards[0].ask("NOTIFY news, 'idle'")
             try await waitUntil("a notification") { !received.notifications.withLock { $0.isEmpty } }
             let notification = try #require(received.notifications.withLock { $0.first })
             #expect(notification.channel == "news" && notification.payload == "idle")

@@ -12,7 +12,7 @@ import Testing
                 let statement = SQLStatement("SELECT generate_series(1, $1::bigint)", [.int64(count)])
                 for try await row in try await connection.stream(statement) {
                     let number = try row.int64(0)
-                    guard number == last + 1 else { return Issue.record("\(number) after \(last)") }
+                    if number != last + 1 { Issue.record("\(number) after \(last)") }
                     last = number
                 }
                 #expect(last == count)
@@ -42,7 +42,7 @@ import Testing
             _ = try await iterator.next()
             let process = await connection.processID
             let waits = "SELECT wait_event FROM pg_stat_activity WHERE pid = \(process)"
-            try await waitUntil("the server to wait for us") { try await shard.psql(waits) == "ClientWrite" }
+            try await waitUntil("the server to wait for us") { try await shard.ask(waits) == "ClientWrite" }
             var count = 1
             while try await iterator.next() != nil { count += 1 }
             #expect(count == 20_000)
@@ -94,14 +94,14 @@ import Testing
                 }
                 return count > 2000 ? nil : Array("\\\\x".utf8) + chunk
             }
-            try await shard.psql(
+            try await shard.ask(
                 "CREATE FUNCTION slow() RETURNS trigger LANGUAGE plpgsql AS $$ BEGIN PERFORM pg_advisory_xact_lock(1); RETURN NEW; END $$; CREATE TRIGGER t BEFORE INSERT ON t FOR EACH ROW EXECUTE FUNCTION slow()"
             )
             let blocker = try await shard.connect()
             _ = try await blocker.run("SELECT pg_advisory_lock(1)")
             let copy = Task { try await connection.copyIn("COPY t FROM STDIN", from: chunks) }
             try await waitUntil("the server to be held up") {
-                try await shard.psql("SELECT wait_event_type FROM pg_stat_activity WHERE pid = \(process)") == "Lock"
+                try await shard.ask("SELECT wait_event_type FROM pg_stat_activity WHERE pid = \(process)") == "Lock"
             }
             var before = -1
             try await waitUntil("the copy to stand still") {

@@ -24,6 +24,18 @@ extension TestShard {
     }
 }
 
+extension TestShard {
+    /// The first value of what another connection of the same user is told.
+    @discardableResult
+    func ask(_ text: String) async throws -> String? {
+        let connection = try await connect()
+        let row = try await connection.runSimple(text).last?.first
+        await connection.close()
+        guard let row, try !row.isNull(0) else { return nil }
+        return try row.text(0)
+    }
+}
+
 /// Runs a test with one connection to a fresh database.
 func withConnection(_ body: (ShardConnection, TestShard) async throws -> Void) async throws {
     try await TestCluster.withShards { shards in
