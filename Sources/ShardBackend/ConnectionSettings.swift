@@ -6,6 +6,8 @@ import CLibPQ
 public struct ConnectionSettings: Sendable {
     /// How long the server may take to stop what it was told to stop, before the connection is closed.
     public var cancelGrace: Duration = .seconds(5)
+    /// How long a pool tries to open a connection and to set it up.
+    public var connectTimeout: Duration = .seconds(5)
     /// How many statements each connection keeps prepared.
     public var preparedStatementsMax = 256
 
