@@ -106,7 +106,10 @@ let package = Package(
         .testTarget(name: "BoundedTimeTests", dependencies: ["BoundedTime", "CLinux", "SystemClock", "TransactionCore"]),
         .testTarget(name: "TwoPhaseCommitTests", dependencies: ["TwoPhaseCommit"]),
         .testTarget(name: "SimulationTests", dependencies: ["SimulationKit"]),
-        .testTarget(name: "ShardBackendTests", dependencies: ["ShardBackend", "TestSupport"]),
+        .testTarget(
+            name: "ShardBackendTests",
+            dependencies: ["LocalCluster", "ShardBackend", "TestSupport", "TransactionCore"]
+        ),
         .testTarget(
             name: "PostgresIntegrationTests",
             dependencies: ["BankWorkload", "LocalCluster", "ShardSchema", "TestSupport", "TransactionEngine"]

@@ -1,32 +1,202 @@
 import Logging
+import Metrics
+
+/// The connections to one shard, shared by many tasks.
+///
+/// A bound on their number, a line for those who wait, and what to do when the shard is down are the rules of
+/// ``ConnectionPoolState``; this carries them out. Connections are opened when they are needed and kept. The pool runs
+/// on the loop of its connections.
 public actor ConnectionPool {
-    let settings: ConnectionSettings; let bound: Int; nonisolated let loop: EventLoop
-    let onConnect: (@Sendable (ShardConnection) async throws(ShardError) -> Void)?
-    var idle: [ShardConnection] = []; var open = 0
-    var waiters: [UnsafeContinuation<Void, Never>] = []
+    private typealias Waiter = (
+        continuation: UnsafeContinuation<Result<ShardConnection, ShardError>, Never>, timer: ScheduledTimer
+    )
+
+    public nonisolated let loop: EventLoop
+    private let settings: ConnectionSettings
+    private let label: String
+    private let logger: Logger
+    private let onConnect: (@Sendable (ShardConnection) async throws(ShardError) -> Void)?
+
+    private var state: ConnectionPoolState
+    private var connections: [ConnectionPoolState.ConnectionID: ShardConnection] = [:]
+    private var identifiers: [ObjectIdentifier: ConnectionPoolState.ConnectionID] = [:]
+    private var waiters: [ConnectionPoolState.WaiterID: Waiter] = [:]
+    private var lastWaiter: UInt64 = 0
+    private let meters: Meters
+
     public nonisolated var unownedExecutor: UnownedSerialExecutor { loop.asUnownedSerialExecutor() }
-    public init(settings: ConnectionSettings, bound: Int, on loop: EventLoop, label: String, logger: Logger,
-        onConnect: (@Sendable (ShardConnection) async throws(ShardError) -> Void)? = nil) {
-        self.settings = settings; self.bound = bound; self.loop = loop; self.onConnect = onConnect
+
+    /// Makes a pool without any connection.
+    ///
+    /// - Parameters:
+    ///   - bound: how many connections there are at most.
+    ///   - label: names the pool in logs and metrics.
+    ///   - onConnect: sets a new session up; when it throws, the connection counts as not opened.
+    public init(
+        settings: ConnectionSettings, bound: Int, on loop: EventLoop, label: String, logger: Logger,
+        onConnect: (@Sendable (ShardConnection) async throws(ShardError) -> Void)? = nil
+    ) {
+        self.settings = settings
+        self.loop = loop
+        self.label = label
+        self.logger = logger
+        self.onConnect = onConnect
+        state = ConnectionPoolState(bound: bound)
+        meters = Meters(pool: label)
     }
+
+    public var statistics: PoolStatistics { state.statistics }
+
+    // MARK: Leases
+
+    /// Takes a connection, which is the caller's until ``giveBack(_:)``, to be called exactly once.
+    ///
+    /// - Throws: ``ShardError/Kind/poolWaitTimedOut`` at the deadline, ``ShardError/Kind/cancelled``,
+    ///   ``ShardError/Kind/closed``; what connecting failed with, at once, while the shard is down.
     public func lease(deadline: ContinuousClock.Instant) async throws(ShardError) -> ShardConnection {
-        while true {
-            while let c = idle.popLast() { if await c.isOpen { return c } else { open -= 1 } }
-            if open < bound {
-                open += 1
-                do throws(ShardError) {
-                    let c = try await ShardConnection.connect(to: settings, on: loop, deadline: deadline)
-                    try await onConnect?(c)
-                    return c
-                } catch { open -= 1; throw error }
+        while let id = state.leaseIdle(), let connection = connections[id] {
+            meters.record(state.statistics)
+            // The news that it ended may still be on its way.
+            if connection.statusOnLoop != .unknown { return connection }
+            carryOut(state.giveBack(id, isReusable: false))
+        }
+        lastWaiter += 1
+        let waiter = ConnectionPoolState.WaiterID(number: lastWaiter)
+        let outcome = await withTaskCancellationHandler {
+            await withUnsafeContinuation { continuation in
+                let timer = loop.schedule(at: deadline) { [self] in giveUp(waiter, .poolWaitTimedOut) }
+                waiters[waiter] = (continuation, timer)
+                carryOut(state.wait(waiter))
+                if Task.isCancelled { carryOut(state.giveUp(waiter, .cancelled)) }
             }
-            await withUnsafeContinuation { waiters.append($0) }
+        } onCancel: {
+            loop.execute { [self] in giveUp(waiter, .cancelled) }
+        }
+        return try outcome.get()
+    }
+
+    /// Ends a lease. The connection is used again, unless it is closed, busy or still in a transaction: a session of
+    /// which nobody knows what it has done is closed.
+    public func giveBack(_ connection: ShardConnection) {
+        guard let id = identifiers[ObjectIdentifier(connection)] else {
+            preconditionFailure("a connection was given back to pool \(label), which does not have it")
+        }
+        let status = connection.statusOnLoop
+        if status != .idle, status != .unknown {
+            logger.debug(
+                "closing a connection given back in use", metadata: ["pool": "\(label)", "status": "\(status)"])
+        }
+        carryOut(state.giveBack(id, isReusable: status == .idle))
+    }
+
+    /// Runs `body` with a connection that is given back in the end.
+    public func withConnection<Value: Sendable>(
+        deadline: ContinuousClock.Instant, _ body: @Sendable (ShardConnection) async throws -> Value
+    ) async throws -> Value {
+        let connection = try await lease(deadline: deadline)
+        defer { giveBack(connection) }
+        return try await body(connection)
+    }
+
+    /// Closes the connections that are idle, and those leased when they are given back. Waiting and later leases fail.
+    public func close() {
+        carryOut(state.close())
+    }
+
+    private nonisolated func giveUp(_ waiter: ConnectionPoolState.WaiterID, _ kind: ShardError.Kind) {
+        assumeIsolated { $0.carryOut($0.state.giveUp(waiter, kind)) }
+    }
+
+    // MARK: Actions
+
+    private func carryOut(_ actions: [ConnectionPoolState.Action]) {
+        meters.record(state.statistics)
+        for action in actions {
+            switch action {
+            case .lease(let id, let waiter):
+                if let connection = connections[id] { resume(waiter, .success(connection)) }
+            case .fail(let waiter, let error): resume(waiter, .failure(error))
+            case .open(let id): Task { await open(id) }
+            case .close(let id): remove(id)
+            case .retry(let interval):
+                loop.schedule(at: .now + interval) { [weak self] in
+                    self?.assumeIsolated { $0.carryOut($0.state.retryDue()) }
+                }
+            }
         }
     }
-    public func giveBack(_ c: ShardConnection) async {
-        let status = await c.transactionStatus
-        if status == .idle { idle.append(c) } else { await c.close(); open -= 1 }
-        if !waiters.isEmpty { waiters.removeFirst().resume() }
+
+    private func resume(_ id: ConnectionPoolState.WaiterID, _ outcome: Result<ShardConnection, ShardError>) {
+        guard let waiter = waiters.removeValue(forKey: id) else { return }
+        waiter.timer.cancel()
+        waiter.continuation.resume(returning: outcome)
     }
-    public func close() async { for c in idle { await c.close() }; idle = [] }
+
+    private func open(_ id: ConnectionPoolState.ConnectionID) async {
+        do throws(ShardError) {
+            let deadline = ContinuousClock.now + settings.connectTimeout
+            // The connection may be closed in the middle of the pool's own work, so the pool hears of it afterwards.
+            let handlers = ShardConnection.Handlers(closed: { [weak self, loop] error in
+                loop.execute { [weak self] in self?.assumeIsolated { $0.ended(id, error) } }
+            })
+            let connection = try await ShardConnection.connect(
+                to: settings, on: loop, deadline: deadline, handlers: handlers)
+            let timer = loop.schedule(at: deadline) { connection.assumeIsolated { $0.close() } }
+            defer { timer.cancel() }
+            do throws(ShardError) {
+                try await onConnect?(connection)
+            } catch {
+                await connection.close()
+                throw error
+            }
+            guard connection.statusOnLoop != .unknown else {
+                throw ShardError(.notConnected(nil), "the connection was lost while it was set up")
+            }
+            connections[id] = connection
+            identifiers[ObjectIdentifier(connection)] = id
+            meters.opened.increment()
+            carryOut(state.opened(id))
+        } catch {
+            meters.failed.increment()
+            logger.warning("could not connect to a shard", metadata: ["pool": "\(label)", "error": "\(error)"])
+            carryOut(state.notOpened(id, error))
+        }
+    }
+
+    private func ended(_ id: ConnectionPoolState.ConnectionID, _ error: ShardError) {
+        if error.kind != .closed {
+            logger.info("lost a connection to a shard", metadata: ["pool": "\(label)", "error": "\(error)"])
+        }
+        carryOut(state.ended(id))
+    }
+
+    private func remove(_ id: ConnectionPoolState.ConnectionID) {
+        guard let connection = connections.removeValue(forKey: id) else { return }
+        identifiers[ObjectIdentifier(connection)] = nil
+        connection.assumeIsolated { $0.close() }
+    }
+}
+
+/// What a pool shows in metrics.
+private struct Meters {
+    let opened: Counter
+    let failed: Counter
+    private let inUse: Gauge
+    private let idle: Gauge
+    private let waiting: Gauge
+
+    init(pool: String) {
+        let dimensions = [("pool", pool)]
+        opened = Counter(label: "meridian_pool_connections_opened", dimensions: dimensions)
+        failed = Counter(label: "meridian_pool_connection_failures", dimensions: dimensions)
+        inUse = Gauge(label: "meridian_pool_connections_in_use", dimensions: dimensions)
+        idle = Gauge(label: "meridian_pool_connections_idle", dimensions: dimensions)
+        waiting = Gauge(label: "meridian_pool_waiting", dimensions: dimensions)
+    }
+
+    func record(_ statistics: PoolStatistics) {
+        inUse.record(statistics.inUse)
+        idle.record(statistics.idle)
+        waiting.record(statistics.waiting)
+    }
 }

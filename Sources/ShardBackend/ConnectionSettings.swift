@@ -5,7 +5,9 @@ import CLibPQ
 /// TLS, several hosts, `target_session_attrs`, service files and everything else mean what they mean to libpq.
 public struct ConnectionSettings: Sendable {
     /// How long the server may take to stop what it was told to stop, before the connection is closed.
-    public var cancelGrace: Duration = .seconds(2)
+    public var cancelGrace: Duration = .seconds(5)
+    /// How long a pool tries to open a connection and to set it up.
+    public var connectTimeout: Duration = .seconds(5)
     /// How many statements each connection keeps prepared.
     public var preparedStatementsMax = 256
 
@@ -64,7 +66,9 @@ public struct ConnectionSettings: Sendable {
 extension ConnectionSettings: CustomStringConvertible, CustomReflectable {
     /// Where the shard is and who connects to it; no secrets.
     public var description: String {
-        let shown = ["host", "hostaddr", "port", "dbname", "user", "application_name", "target_session_attrs", "sslmode"]
+        let shown = [
+            "host", "hostaddr", "port", "dbname", "user", "application_name", "target_session_attrs", "sslmode",
+        ]
         return parameters.filter { shown.contains($0.keyword) }.map { "\($0.keyword)=\($0.value)" }
             .joined(separator: " ")
     }

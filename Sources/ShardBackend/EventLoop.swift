@@ -184,10 +184,12 @@ public final class EventLoop: SerialExecutor, TaskExecutor, @unchecked Sendable 
 
     /// Waits until there is something to do, then runs the callbacks of sockets and timers.
     private func poll(_ events: inout [epoll_event]) {
-        let maySleep = queue.isEmpty && shared.withLock { shared in
-            shared.isAsleep = shared.inbox.isEmpty && !shared.isShutDown
-            return shared.isAsleep
-        }
+        let maySleep =
+            queue.isEmpty
+            && shared.withLock { shared in
+                shared.isAsleep = shared.inbox.isEmpty && !shared.isShutDown
+                return shared.isAsleep
+            }
         let count = wait(&events, timeout: maySleep ? timers.timeToNext() : .zero)
         shared.withLock { shared in
             shared.isAsleep = false

@@ -25,7 +25,9 @@ struct ParameterBuffer {
         return withUnsafeTemporaryAllocation(of: UnsafePointer<CChar>?.self, capacity: parameters.count) { values in
             bytes.withUnsafeBytes { bytes in
                 for (index, start) in starts.enumerated() {
-                    values[index] = start.flatMap { bytes.baseAddress?.advanced(by: $0).assumingMemoryBound(to: CChar.self) }
+                    values[index] = start.flatMap {
+                        bytes.baseAddress?.advanced(by: $0).assumingMemoryBound(to: CChar.self)
+                    }
                 }
                 return lengths.withUnsafeBufferPointer { lengths in
                     formats.withUnsafeBufferPointer { formats in

@@ -77,7 +77,7 @@ public struct PostgresErrorFields: Hashable, Sendable {
     ///
     /// The connection has forgotten the statement by the time the error is seen: doing the same again prepares it anew.
     public var isStalePreparedStatement: Bool {
-        sqlState.rawValue == "26000" || (sqlState == .featureNotSupported && routine == "RevalidateCachedQuery")
+        sqlState == .invalidStatementName || (sqlState == .featureNotSupported && routine == "RevalidateCachedQuery")
     }
 }
 

@@ -9,8 +9,8 @@ public struct SQLStatement: Sendable {
     /// The text, with `$1`, `$2`, … for parameters.
     public var text: String
     public var parameters: [SQLParameter]
-    /// The connection has the server parse the text once and names it from then on. Leave it out for texts that are
-    /// used once or that no plan is made for, like BEGIN.
+    /// The connection has the server parse the text once and names it from then on. False is for texts that are used
+    /// once.
     public var isPrepared: Bool
     /// ``SQLRow`` reads both; binary costs less for numbers and bytes.
     public var resultFormat: Format
@@ -26,9 +26,9 @@ public struct SQLStatement: Sendable {
 }
 
 extension SQLStatement: ExpressibleByStringLiteral {
-    /// A statement without parameters, which is not prepared.
+    /// A statement without parameters, prepared like any other.
     public init(stringLiteral text: String) {
-        self.init(text, isPrepared: false)
+        self.init(text, [])
     }
 }
 

@@ -25,13 +25,17 @@ extension ShardConnection {
         // Until the server can send a structured error, its SQLSTATE is to be had from verbose text only.
         PQsetErrorVerbosity(pointer, PQERRORS_VERBOSE)
         receiveNotices(handle)
-        let timeout = deadline.map { deadline in
-            loop.schedule(at: deadline) { [self] in giveUpConnecting(.timedOut) }
-        }
+        var timeout: ScheduledTimer?
         defer { timeout?.cancel() }
         let outcome: Result<Void, ShardError> = await withTaskCancellationHandler {
             await withUnsafeContinuation { continuation in
+                guard !Task.isCancelled else {
+                    return continuation.resume(returning: .failure(Self.interruptedConnecting(.cancelled)))
+                }
                 phase = .connecting(handle, continuation)
+                timeout = deadline.map { deadline in
+                    loop.schedule(at: deadline) { [self] in giveUpConnecting(.timedOut) }
+                }
                 // libpq's rule: before the first poll, act as if it had asked for writing.
                 loop.watch(handle.socket, for: .writable, handler: self)
             }
@@ -50,7 +54,8 @@ extension ShardConnection {
     }
 
     /// The socket is ready for libpq's next step.
-    func continueConnecting(_ handle: LibPQHandle, _ continuation: UnsafeContinuation<Result<Void, ShardError>, Never>) {
+    func continueConnecting(_ handle: LibPQHandle, _ continuation: UnsafeContinuation<Result<Void, ShardError>, Never>)
+    {
         let previous = handle.socket
         let status = PQconnectPoll(handle.pointer)
         // On its way to the next host libpq has closed the socket, which took it out of epoll.

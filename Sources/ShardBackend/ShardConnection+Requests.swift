@@ -77,10 +77,12 @@ extension ShardConnection {
         if case .closed(let reason) = phase {
             return over(exchange, .failure(ShardError(.closed, reason.message)))
         }
+        // A task that was cancelled on its way here sends nothing.
+        if let interruption = exchange.interruption ?? (Task.isCancelled ? .cancelled : nil) {
+            return over(exchange, .failure(ShardError(interruption, Exchange.message(of: interruption))))
+        }
         if let deadline = exchange.deadline { armTimer(at: deadline) }
         waiting.append(exchange)
-        // A task that was cancelled before it came here, or whose deadline is over, sends nothing.
-        if Task.isCancelled { interrupt(exchange, .cancelled) }
         sendWaiting()
     }
 
@@ -95,11 +97,12 @@ extension ShardConnection {
                 sendPipeline(statements, of: exchange, handle)
             case .script(let text):
                 inFlight.append(exchange)
-                guard leavePipelineMode(handle), PQsendQuery(handle.pointer, text) == 1 else { return lost(handle) }
+                guard setPipelineMode(false, handle), PQsendQuery(handle.pointer, text) == 1 else {
+                    return lost(handle)
+                }
                 flush(handle)
             case .session:
                 inFlight.append(exchange)
-                guard leavePipelineMode(handle) else { return lost(handle) }
                 exchange.resume(with: .success([]))
             }
         }
@@ -113,7 +116,9 @@ extension ShardConnection {
 
     /// Has the server forget statements that gave way to others, in a pipeline of its own whose outcome nobody minds.
     private func deallocateDiscarded(_ handle: LibPQHandle) {
-        guard !discardedNames.isEmpty, inFlight.isEmpty, PQtransactionStatus(handle.pointer) == PQTRANS_IDLE else { return }
+        guard !discardedNames.isEmpty, inFlight.isEmpty, PQtransactionStatus(handle.pointer) == PQTRANS_IDLE else {
+            return
+        }
         let deallocations = discardedNames.map { SQLStatement("DEALLOCATE \($0)", isPrepared: false) }
         discardedNames = []
         let exchange = Exchange(.pipeline(deallocations), deadline: nil)
@@ -123,9 +128,7 @@ extension ShardConnection {
 
     private func sendPipeline(_ statements: [SQLStatement], of exchange: Exchange, _ handle: LibPQHandle) {
         let connection = handle.pointer
-        guard PQpipelineStatus(connection) == PQ_PIPELINE_ON || PQenterPipelineMode(connection) == 1 else {
-            return lost(handle)
-        }
+        guard setPipelineMode(true, handle) else { return lost(handle) }
         exchange.results.reserveCapacity(statements.count)
         exchange.steps.reserveCapacity(statements.count * 2)
         for (index, statement) in statements.enumerated() {
@@ -163,8 +166,9 @@ extension ShardConnection {
         } == 1
     }
 
-    func leavePipelineMode(_ handle: LibPQHandle) -> Bool {
-        PQpipelineStatus(handle.pointer) == PQ_PIPELINE_OFF || PQexitPipelineMode(handle.pointer) == 1
+    func setPipelineMode(_ isOn: Bool, _ handle: LibPQHandle) -> Bool {
+        guard isOn != (PQpipelineStatus(handle.pointer) != PQ_PIPELINE_OFF) else { return true }
+        return (isOn ? PQenterPipelineMode(handle.pointer) : PQexitPipelineMode(handle.pointer)) == 1
     }
 
     // MARK: Deadlines
@@ -204,6 +208,7 @@ extension ShardConnection {
             waiting.remove(at: position)
             return over(exchange, .failure(ShardError(reason, Exchange.message(of: reason))))
         }
+        guard inFlight.contains(where: { $0 === exchange }) else { return }
         let expiry = ContinuousClock.now + settings.cancelGrace
         if cancelExpiry == nil { cancelExpiry = expiry }
         armTimer(at: expiry)

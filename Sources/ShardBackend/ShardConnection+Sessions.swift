@@ -15,22 +15,24 @@ extension ShardConnection {
         _ statement: SQLStatement, deadline: ContinuousClock.Instant? = nil
     ) async throws(ShardError) -> SQLRowStream {
         try statement.check(index: 0)
-        let source = try await beginSession(deadline: deadline) { connection, buffer in
+        // In pipeline mode, because libpq leaves single-row mode at the end of a pipeline, but not when one begins.
+        let exchange = try await beginSession(inPipelineMode: true, deadline: deadline) { connection, buffer in
             let sent = buffer.withArrays(of: statement.parameters) { arrays in
                 PQsendQueryParams(
                     connection, statement.text, arrays.count, nil, arrays.values, arrays.lengths, arrays.formats,
                     statement.resultFormat.rawValue)
             }
-            return sent == 1 && PQsetSingleRowMode(connection) == 1
+            return sent == 1 && PQsetSingleRowMode(connection) == 1 && PQpipelineSync(connection) == 1
         }
-        return SQLRowStream(source: source)
+        return SQLRowStream(source: SessionSource(connection: self, exchange: exchange))
     }
 
     /// Runs `COPY … TO STDOUT` and hands out what it sends, one chunk per row; see ``stream(_:deadline:)``.
     public func copyOut(
         _ text: String, deadline: ContinuousClock.Instant? = nil
     ) async throws(ShardError) -> CopyOutStream {
-        CopyOutStream(source: try await beginCopy(text, PGRES_COPY_OUT, deadline: deadline))
+        let exchange = try await beginCopy(text, PGRES_COPY_OUT, deadline: deadline)
+        return CopyOutStream(source: SessionSource(connection: self, exchange: exchange))
     }
 
     /// Runs `COPY … FROM STDIN` with the bytes of `chunks`, which may be cut anywhere.
@@ -42,7 +44,7 @@ extension ShardConnection {
     public func copyIn<Chunks: AsyncSequence & Sendable>(
         _ text: String, from chunks: Chunks, deadline: ContinuousClock.Instant? = nil
     ) async throws -> Int where Chunks.Element == [UInt8] {
-        let exchange = try await beginCopy(text, PGRES_COPY_IN, deadline: deadline).exchange
+        let exchange = try await beginCopy(text, PGRES_COPY_IN, deadline: deadline)
         do {
             for try await chunk in chunks { try await put(chunk, exchange) }
         } catch {
@@ -50,6 +52,8 @@ extension ShardConnection {
             while !exchange.isOver { await waitForSocket(exchange) }
             throw error
         }
+        // Sequences end early when their task is cancelled; what they left out must not be missing in the table.
+        if Task.isCancelled { interrupt(exchange, .cancelled) }
         if exchange.failure == nil, let handle {
             guard PQputCopyEnd(handle.pointer, nil) == 1 else { throw lostInSession(exchange, handle) }
             flush(handle)
@@ -65,7 +69,8 @@ extension ShardConnection {
             let slice = chunk[start..<min(start + Self.copyBytesPerFlush, chunk.count)]
             // libpq's buffer grows without a bound, so it is up to us to wait for the socket.
             let status = slice.withUnsafeBytes { bytes in
-                PQputCopyData(handle.pointer, bytes.baseAddress?.assumingMemoryBound(to: CChar.self), Int32(bytes.count))
+                PQputCopyData(
+                    handle.pointer, bytes.baseAddress?.assumingMemoryBound(to: CChar.self), Int32(bytes.count))
             }
             guard status == 1 else { throw lostInSession(exchange, handle) }
             exchange.unflushedBytes += slice.count
@@ -73,7 +78,7 @@ extension ShardConnection {
             exchange.unflushedBytes = 0
             flush(handle)
             while exchange.failure == nil, !exchange.isOver, interest.contains(.writable) {
-                await waitForSocket(exchange)
+                await waitForSocket(exchange) { !interest.contains(.writable) }
             }
         }
         if exchange.failure != nil { _ = try await nextResult(of: exchange) }
@@ -83,29 +88,35 @@ extension ShardConnection {
 
     private func beginCopy(
         _ text: String, _ direction: ExecStatusType, deadline: ContinuousClock.Instant?
-    ) async throws(ShardError) -> SessionSource {
+    ) async throws(ShardError) -> Exchange {
         try SQLStatement.check(text: text)
-        let source = try await beginSession(deadline: deadline) { connection, _ in PQsendQuery(connection, text) == 1 }
-        guard let result = try await nextResult(of: source.exchange), PQresultStatus(result) == direction else {
-            interrupt(source.exchange, .cancelled)
+        let exchange = try await beginSession(inPipelineMode: false, deadline: deadline) { connection, _ in
+            PQsendQuery(connection, text) == 1
+        }
+        let result = try await nextResult(of: exchange)
+        defer { PQclear(result) }
+        guard PQresultStatus(result) == direction else {
+            interrupt(exchange, .cancelled)
             let name = direction == PGRES_COPY_IN ? "COPY FROM STDIN" : "COPY TO STDOUT"
             throw ShardError(.invalidUse, "the statement is not \(name)")
         }
-        PQclear(result)
-        return source
+        return exchange
     }
 
     private func beginSession(
-        deadline: ContinuousClock.Instant?, _ send: (OpaquePointer, inout ParameterBuffer) -> Bool
-    ) async throws(ShardError) -> SessionSource {
+        inPipelineMode: Bool, deadline: ContinuousClock.Instant?,
+        _ send: (OpaquePointer, inout ParameterBuffer) -> Bool
+    ) async throws(ShardError) -> Exchange {
         let exchange = Exchange(.session, deadline: deadline)
         _ = try await perform(exchange)
         guard let handle, exchange.failure == nil else {
             throw exchange.failure ?? ShardError(.closed, "the connection was closed")
         }
-        guard send(handle.pointer, &parameterBuffer) else { throw lostInSession(exchange, handle) }
+        guard setPipelineMode(inPipelineMode, handle), send(handle.pointer, &parameterBuffer) else {
+            throw lostInSession(exchange, handle)
+        }
         flush(handle)
-        return SessionSource(connection: self, exchange: exchange)
+        return exchange
     }
 
     private func lostInSession(_ exchange: Exchange, _ handle: LibPQHandle) -> ShardError {
@@ -121,15 +132,23 @@ extension ShardConnection {
                 await waitForSocket(exchange)
                 continue
             }
-            guard let result = PQgetResult(handle.pointer) else {
+            guard let result = takeSessionResult(handle) else {
                 finish(exchange)
                 break
             }
             guard PQresultStatus(result) == PGRES_FATAL_ERROR else { return result }
             take(errorOf: result, of: exchange, statementIndex: 0)
-            if isOpen, drain(handle) { finish(exchange) }
+            if drain(handle) { finish(exchange) }
         }
         if let failure = exchange.failure { throw failure }
+        return nil
+    }
+
+    /// Takes what is there, nil at the end: after the Sync in pipeline mode, else after a null.
+    private func takeSessionResult(_ handle: LibPQHandle) -> OpaquePointer? {
+        guard let result = PQgetResult(handle.pointer) ?? PQgetResult(handle.pointer) else { return nil }
+        guard PQresultStatus(result) == PGRES_PIPELINE_SYNC else { return result }
+        PQclear(result)
         return nil
     }
 
@@ -168,11 +187,15 @@ extension ShardConnection {
 
     // MARK: Waiting and giving up
 
-    private func waitForSocket(_ exchange: Exchange) async {
-        guard let handle else { return }
-        watch(handle, for: interest.union(.readable))
+    /// Waits for the socket's next event, unless there is no need to. Returns without cause now and then.
+    private func waitForSocket(_ exchange: Exchange, unless isReady: () -> Bool = { false }) async {
         await withTaskCancellationHandler {
-            await withUnsafeContinuation { sessionWaiter = $0 }
+            await withUnsafeContinuation { continuation in
+                // The way here led through the executor's queue, so everything may have changed.
+                guard let handle, !exchange.isOver, !isReady() else { return continuation.resume() }
+                sessionWaiter = continuation
+                watch(handle, for: interest.union(.readable))
+            }
         } onCancel: {
             loop.execute { [self] in
                 assumeIsolated { $0.interrupt(exchange, .cancelled) }
@@ -198,7 +221,7 @@ extension ShardConnection {
     /// Reads and drops what is there. Returns whether that was all.
     func drain(_ handle: LibPQHandle) -> Bool {
         while isOpen, PQisBusy(handle.pointer) == 0 {
-            guard let result = PQgetResult(handle.pointer) else { return true }
+            guard let result = takeSessionResult(handle) else { return true }
             switch PQresultStatus(result) {
             case PGRES_COPY_IN, PGRES_COPY_OUT, PGRES_COPY_BOTH:
                 guard endCopy(handle, result) else { return false }

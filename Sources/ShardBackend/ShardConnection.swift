@@ -109,6 +109,9 @@ public actor ShardConnection {
         }
     }
 
+    /// ``transactionStatus``, for who runs on the loop already.
+    nonisolated var statusOnLoop: TransactionStatus { assumeIsolated { $0.transactionStatus } }
+
     /// The server process that serves the session; 0 when the connection is closed.
     public var processID: Int32 { handle.map { PQbackendPID($0.pointer) } ?? 0 }
 

@@ -23,6 +23,8 @@ extension SQLState {
     public static let invalidParameterValue = SQLState(rawValue: "22023")
     /// The transaction is over, or has failed before.
     public static let inFailedTransaction = SQLState(rawValue: "25P02")
+    /// A prepared statement of that name is not there.
+    public static let invalidStatementName = SQLState(rawValue: "26000")
     /// A write in a transaction that promised not to.
     public static let readOnlyTransaction = SQLState(rawValue: "25006")
     /// Nothing was committed, and trying again is safe.
