@@ -47,3 +47,9 @@ meridian_require_swift() {
     command -v swift >/dev/null ||
         meridian_fail "there is no Swift" "install Swift 6.1 or newer: https://swift.org/install"
 }
+
+# Everything that building and running Meridian takes.
+meridian_require_everything() {
+    meridian_require_swift
+    meridian_require_packages libpq-dev pkg-config postgresql
+}

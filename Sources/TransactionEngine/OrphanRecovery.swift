@@ -53,14 +53,12 @@ struct OrphanRecovery: Sendable {
         logger.notice("recovered \(id) on shard \(shard): \(decided.decision)")
     }
 
-    /// Settles what stands prepared on `shard` and is not in `live`; returns how many.
-    func sweep(_ shard: ShardID, live: @Sendable () async -> Set<TransactionID>) async throws(ShardError) -> Int {
+    /// What stands prepared on `shard` and is not in `live`.
+    func orphans(on shard: ShardID, live: @Sendable () async -> Set<TransactionID>) async throws(ShardError) -> [TransactionID]
+    {
         // Listed before the live ones are asked for: see ``Recovery/orphans(among:live:)``.
         let prepared = try await prepared(on: shard)
-        guard !prepared.isEmpty else { return 0 }
-        let orphans = Recovery.orphans(among: prepared, live: await live())
-        for id in orphans { try await settle(id, on: shard) }
-        return orphans.count
+        return prepared.isEmpty ? [] : Recovery.orphans(among: prepared, live: await live())
     }
 
     private func readDecision(of id: TransactionID) async throws(ShardError) -> Decision? {

@@ -101,7 +101,9 @@ struct Takeover: Sendable {
 
     private static func settle(_ shard: ShardID, _ recovery: OrphanRecovery) async throws(EngineStartError) -> Int {
         do throws(ShardError) {
-            return try await recovery.sweep(shard, live: { [] })
+            let orphans = try await recovery.orphans(on: shard, live: { [] })
+            for id in orphans { try await recovery.settle(id, on: shard) }
+            return orphans.count
         } catch {
             throw EngineStartError(error, shard: shard)
         }

@@ -36,13 +36,28 @@ extension TransactionEngine {
     /// Settles what stands prepared on `shard` and nobody coordinates: a PREPARE whose answer was lost may succeed long
     /// after its transaction was aborted.
     private func sweepContinuously(_ shard: ShardID) async {
+        // Those of the last round: most of what is found is settled just now, and need not be looked up.
+        var suspects: Set<TransactionID> = []
         while !Task.isCancelled {
             do { try await loop.sleep(until: .now + configuration.sweepInterval) } catch { return }
+            let orphans: [TransactionID]
             do throws(ShardError) {
-                statistics.recovered += try await recovery.sweep(shard) { await self.liveTransactions() }
+                orphans = try await recovery.orphans(on: shard) { await self.liveTransactions() }
             } catch {
                 logger.warning("shard \(shard) can't be asked for prepared transactions: \(error.message)")
+                continue
             }
+            for id in orphans where suspects.contains(id) { await settle(id, on: shard) }
+            suspects = Set(orphans)
+        }
+    }
+
+    private func settle(_ id: TransactionID, on shard: ShardID) async {
+        do throws(ShardError) {
+            try await recovery.settle(id, on: shard)
+            statistics.recovered += 1
+        } catch {
+            logger.warning("\(id), prepared on shard \(shard), is not settled yet: \(error.message)")
         }
     }
 
