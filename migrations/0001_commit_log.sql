@@ -28,21 +28,24 @@ CREATE TABLE meridian.identity (
 );
 COMMENT ON TABLE meridian.identity IS 'which shard of which cluster this database is; one row';
 
-CREATE FUNCTION meridian.claim(cluster uuid, shard text) RETURNS void LANGUAGE plpgsql AS $$
+CREATE FUNCTION meridian.claim(cluster uuid, shard text) RETURNS uuid LANGUAGE plpgsql AS $$
 DECLARE
     known meridian.identity;
 BEGIN
-    INSERT INTO meridian.identity (cluster, shard) VALUES ($1, $2) ON CONFLICT (is_set) DO NOTHING;
+    INSERT INTO meridian.identity (cluster, shard) VALUES (coalesce($1, gen_random_uuid()), $2)
+    ON CONFLICT (is_set) DO NOTHING;
     SELECT * INTO known FROM meridian.identity;
     IF known.cluster <> $1 OR known.shard <> $2 THEN
         RAISE EXCEPTION 'this database is another shard' USING ERRCODE = '55000',
             DETAIL = format('It is shard "%s" of cluster %s, not shard "%s" of cluster %s.',
-                known.shard, known.cluster, $2, $1),
-            HINT = 'Correct the connection string of this shard in the configuration.';
+                known.shard, known.cluster, $2, coalesce($1, known.cluster)),
+            HINT = 'See whether the conninfo of the shard names the right server and database.';
     END IF;
+    RETURN known.cluster;
 END
 $$;
-COMMENT ON FUNCTION meridian.claim IS 'makes this database that shard, or raises 55000 when it is another one';
+COMMENT ON FUNCTION meridian.claim IS
+    'makes this database that shard of that cluster (NULL: its own or a new one); raises 55000 when it is another';
 
 -- Fencing (R6) ---------------------------------------------------------------------------------------------------
 
@@ -135,9 +138,9 @@ CREATE TABLE meridian.commit_log (
     participants text,
     PRIMARY KEY (ts, slot)
 ) PARTITION BY LIST (slot);
-COMMENT ON TABLE meridian.commit_log IS 'the commit timestamp of each transaction that wrote this shard, and tombstones';
+COMMENT ON TABLE meridian.commit_log IS 'commit timestamps of the transactions that wrote this shard, and tombstones';
 COMMENT ON COLUMN meridian.commit_log.ts IS 'commit timestamp: ns since the Unix epoch, node number in the low 10 bits';
-COMMENT ON COLUMN meridian.commit_log.xid IS 'the local transaction; NULL in a tombstone: the transaction of that ts aborted';
+COMMENT ON COLUMN meridian.commit_log.xid IS 'the local transaction; NULL in a tombstone: the one with that ts aborted';
 COMMENT ON COLUMN meridian.commit_log.undo_slot IS 'where its undo rows are';
 COMMENT ON COLUMN meridian.commit_log.participants IS 'the shards written, home first, separated by commas';
 

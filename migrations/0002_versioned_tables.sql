@@ -44,7 +44,8 @@ CREATE FUNCTION meridian.column_definition(relation regclass)
 RETURNS TABLE (number smallint, name name, undo name, type text, declared text) LANGUAGE sql STABLE AS $$
     SELECT a.attnum, a.attname, ('a' || a.attnum)::name,
         format_type(base.oid, base.typmod)
-            || CASE WHEN a.attcollation <> base.typcollation THEN ' COLLATE ' || a.attcollation::regcollation ELSE '' END,
+            || CASE WHEN a.attcollation <> base.typcollation
+                THEN ' COLLATE ' || a.attcollation::regcollation ELSE '' END,
         format_type(a.atttypid, a.atttypmod)
     FROM pg_attribute AS a, LATERAL (
         WITH RECURSIVE below AS (
@@ -100,9 +101,12 @@ DECLARE
     arguments text[];
     undone text;
     grantee text;
+    suffix text;
+    body text;
     insert_body CONSTANT text := $sql$
 BEGIN
-    INSERT INTO %1$s (slot, xid, existed, %2$s) VALUES (meridian.undo_slot(), pg_catalog.pg_current_xact_id(), false, %3$s);
+    INSERT INTO %1$s (slot, xid, existed, %2$s)
+    VALUES (meridian.undo_slot(), pg_catalog.pg_current_xact_id(), false, %3$s);
     RETURN NULL;
 END
 $sql$;
@@ -125,9 +129,11 @@ $sql$;
     change_body_without_key CONSTANT text := $sql$
 BEGIN
     IF TG_OP OPERATOR(pg_catalog.=) 'UPDATE' THEN
-        INSERT INTO %1$s (slot, xid, existed, %2$s) VALUES (meridian.undo_slot(), pg_catalog.pg_current_xact_id(), false, %3$s);
+        INSERT INTO %1$s (slot, xid, existed, %2$s)
+        VALUES (meridian.undo_slot(), pg_catalog.pg_current_xact_id(), false, %3$s);
     END IF;
-    INSERT INTO %1$s (slot, xid, existed, %6$s) VALUES (meridian.undo_slot(), pg_catalog.pg_current_xact_id(), true, %7$s);
+    INSERT INTO %1$s (slot, xid, existed, %6$s)
+    VALUES (meridian.undo_slot(), pg_catalog.pg_current_xact_id(), true, %7$s);
     RETURN NULL;
 END
 $sql$;
@@ -155,7 +161,8 @@ BEGIN
         SELECT entry.*, ROW(%6$s)::text AS image
         FROM meridian.undone() AS newer CROSS JOIN LATERAL (
             SELECT * FROM %1$s AS undo
-            WHERE undo.xid OPERATOR(pg_catalog.=) newer.xid AND undo.slot OPERATOR(pg_catalog.=) newer.undo_slot OFFSET 0
+            WHERE undo.xid OPERATOR(pg_catalog.=) newer.xid
+                AND undo.slot OPERATOR(pg_catalog.=) newer.undo_slot OFFSET 0
         ) AS entry
     ), young AS (
         SELECT ROW(%8$s)::text AS image, pg_catalog.count(*) AS copies FROM %5$s
@@ -199,28 +206,31 @@ BEGIN
         string_agg('OLD.' || quote_ident(c.name), ', '),                                    --  7 OLD.id, OLD.balance
         string_agg(quote_ident(c.name), ', '),                                              --  8 id, balance
         format('%I.%I', versioned.as_of_schema, versioned.as_of_view),                      --  9 view
-        string_agg(format('%I AS %I', c.undo, c.name), ', '),                               -- 10 a1 AS id, a2 AS balance
+        string_agg(format('%I AS %I', c.undo, c.name), ', '),                               -- 10 a1 AS id
         format('INSERT INTO meridian_undo.%I (slot, xid, existed, %s) SELECT meridian.undo_slot(), '
             'pg_catalog.pg_current_xact_id(), true, %s FROM ONLY ', versioned.undo,
             string_agg(quote_ident(c.undo), ', '), replace(string_agg(quote_ident(c.name), ', '), '%', '%%'))
             || '%s' || CASE WHEN has_key THEN ' WHERE meridian.is_foreign(xmin)' ELSE '' END, -- 11 undo a TRUNCATE
-        string_agg(format('%I::%s', c.undo, c.declared), ', '),                             -- 12 a1::bigint, a2::bigint
+        string_agg(format('%I::%s', c.undo, c.declared), ', '),                             -- 12 a1::bigint
         undone,                                                                             -- 13
-        string_agg(format('%I %s', c.undo, c.type), ', ')                                   -- 14 a1 bigint, a2 bigint
+        string_agg(format('%I %s', c.undo, c.type), ', ')                                   -- 14 a1 bigint
     ] INTO arguments
     FROM pg_class AS r JOIN pg_namespace AS n ON n.oid = r.relnamespace,
-        LATERAL (SELECT d.*, NOT has_key OR d.number = ANY (versioned.key) AS is_key FROM meridian.column_definition($1) AS d) AS c
+        LATERAL (
+            SELECT d.*, NOT has_key OR d.number = ANY (versioned.key) AS is_key
+            FROM meridian.column_definition($1) AS d
+        ) AS c
     WHERE r.oid = $1 GROUP BY n.nspname, r.relname;
 
     EXECUTE format('DROP VIEW IF EXISTS %I.%I', versioned.as_of_schema, versioned.as_of_view);
     EXECUTE format('DROP FUNCTION IF EXISTS %s()', undone);
-    EXECUTE format('CREATE OR REPLACE FUNCTION meridian_undo.%I() RETURNS trigger LANGUAGE plpgsql SECURITY DEFINER AS %L',
-        versioned.undo || '_insert', format(insert_body, VARIADIC arguments));
-    EXECUTE format('CREATE OR REPLACE FUNCTION meridian_undo.%I() RETURNS trigger LANGUAGE plpgsql SECURITY DEFINER AS %L',
-        versioned.undo || '_change',
-        format(CASE WHEN has_key THEN change_body ELSE change_body_without_key END, VARIADIC arguments));
-    EXECUTE format('CREATE OR REPLACE FUNCTION meridian_undo.%I() RETURNS trigger LANGUAGE plpgsql SECURITY DEFINER AS %L',
-        versioned.undo || '_truncate', format(truncate_body, VARIADIC arguments));
+    FOR suffix, body IN VALUES
+        ('insert', insert_body), ('change', CASE WHEN has_key THEN change_body ELSE change_body_without_key END),
+        ('truncate', truncate_body)
+    LOOP
+        EXECUTE format('CREATE OR REPLACE FUNCTION meridian_undo.%I() RETURNS trigger LANGUAGE plpgsql '
+            'SECURITY DEFINER AS %L', versioned.undo || '_' || suffix, format(body, VARIADIC arguments));
+    END LOOP;
     EXECUTE format('CREATE FUNCTION %s() RETURNS TABLE (%s, %s) LANGUAGE plpgsql STABLE SECURITY DEFINER ROWS 20 '
         'SET enable_seqscan = %s SET enable_bitmapscan = off AS %L',
         undone, CASE WHEN has_key THEN 'existed boolean' ELSE 'copies bigint, image text' END, arguments[14],
@@ -285,7 +295,8 @@ $$;
 COMMENT ON FUNCTION meridian.drop_as_of_view IS
     'frees a table for ALTER TABLE, which the as-of view would forbid; refresh_table makes the view again';
 
-CREATE FUNCTION meridian.refresh_table(relation regclass) RETURNS void LANGUAGE plpgsql AS $$
+CREATE FUNCTION meridian.refresh_table(relation regclass) RETURNS void LANGUAGE plpgsql
+SET client_min_messages = warning AS $$
 DECLARE
     versioned meridian.versioned_table;
     undo_table regclass;
@@ -327,7 +338,8 @@ $$;
 COMMENT ON FUNCTION meridian.refresh_table IS
     'brings undo table, triggers and as-of view of a table in step with it after ALTER TABLE, in the same transaction';
 
-CREATE FUNCTION meridian.version_table(relation regclass) RETURNS void LANGUAGE plpgsql AS $$
+CREATE FUNCTION meridian.version_table(relation regclass) RETURNS void LANGUAGE plpgsql
+SET client_min_messages = warning AS $$
 DECLARE
     class pg_class;
     schema name;
@@ -350,8 +362,8 @@ BEGIN
     UPDATE meridian.versioned_table AS v SET undo = v.id || '_' || left(class.relname, 9)
     WHERE v.relation = $1 RETURNING v.undo INTO undo;
 
-    EXECUTE format('CREATE TABLE meridian_undo.%I (slot smallint NOT NULL, xid xid8 NOT NULL, existed boolean NOT NULL) '
-        'PARTITION BY LIST (slot)', undo);
+    EXECUTE format('CREATE TABLE meridian_undo.%I '
+        '(slot smallint NOT NULL, xid xid8 NOT NULL, existed boolean NOT NULL) PARTITION BY LIST (slot)', undo);
     FOR slot IN 0..4 LOOP
         EXECUTE format('CREATE TABLE meridian_undo.%I PARTITION OF meridian_undo.%I FOR VALUES IN (%s) '
             'WITH (autovacuum_enabled = off)', undo || '_' || slot, undo, slot);
@@ -368,7 +380,8 @@ $$;
 COMMENT ON FUNCTION meridian.version_table IS
     'makes the state of a table readable at timestamps from now on; raises 0A000 for a table that cannot be';
 
-CREATE FUNCTION meridian.unversion_table(relation regclass) RETURNS void LANGUAGE plpgsql AS $$
+CREATE FUNCTION meridian.unversion_table(relation regclass) RETURNS void LANGUAGE plpgsql
+SET client_min_messages = warning AS $$
 DECLARE
     versioned meridian.versioned_table;
 BEGIN
@@ -383,4 +396,4 @@ BEGIN
     EXECUTE format('DROP TABLE meridian_undo.%I', versioned.undo);
 END
 $$;
-COMMENT ON FUNCTION meridian.unversion_table IS 'forgets the past of a table, also of one that was dropped with CASCADE';
+COMMENT ON FUNCTION meridian.unversion_table IS 'forgets the past of a table, also of one that was dropped';

@@ -9,10 +9,10 @@ CREATE FUNCTION meridian.has_older_snapshot() RETURNS boolean LANGUAGE sql STABL
     SELECT EXISTS (
         SELECT FROM pg_stat_activity AS session, meridian.retention
         WHERE session.pid <> pg_backend_pid() AND age(session.backend_xmin) >= age(retention.raised_by::xid)
-            AND (session.datname = current_database() OR session.backend_type = 'walsender'))
+            AND (session.datname = current_database() OR session.datname IS NULL))
 $$;
 COMMENT ON FUNCTION meridian.has_older_snapshot IS
-    'whether a snapshot is older than the floor of readable timestamps; a standby''s counts by hot_standby_feedback';
+    'whether a snapshot is older than the floor of readable timestamps; a standby''s counts with hot_standby_feedback';
 
 -- A transaction that a reader may have to undo has a timestamp above the floor, or is in progress or prepared.
 CREATE FUNCTION meridian.oldest_needed_xid() RETURNS xid8 LANGUAGE sql STABLE AS $$
@@ -20,8 +20,8 @@ CREATE FUNCTION meridian.oldest_needed_xid() RETURNS xid8 LANGUAGE sql STABLE AS
     FROM meridian.commit_log AS log, meridian.retention WHERE log.ts > retention.readable_from
 $$;
 
--- Truncates a table when the newest row by `column` is below `bound`. Whoever wants the table meanwhile waits for 100 ms
--- at most; a reader or a prepared transaction that has it leaves it to the next round.
+-- Truncates a table when the newest row by `column` is below `bound`. Whoever wants the table meanwhile waits for 100
+-- ms at most; a reader or a prepared transaction that has it leaves it to the next round.
 CREATE FUNCTION meridian.truncate_below(target regclass, "column" name, bound text) RETURNS void LANGUAGE plpgsql AS $$
 DECLARE
     is_below boolean;
@@ -79,7 +79,7 @@ COMMENT ON PROCEDURE meridian.truncate_expired IS
 CREATE FUNCTION meridian.expire(now bigint) RETURNS void LANGUAGE sql AS $$
     SELECT meridian.raise_readable_from(now - seconds * 1000000000::bigint) FROM meridian.retention
 $$;
-COMMENT ON FUNCTION meridian.expire IS 'raises the floor of readable timestamps to one retention before that moment (ns)';
+COMMENT ON FUNCTION meridian.expire IS 'makes what is older than one retention before that moment (ns) unreadable';
 
 CREATE PROCEDURE meridian.set_retention(seconds integer) LANGUAGE plpgsql AS $$
 DECLARE

@@ -7,22 +7,58 @@ public struct Migration: Hashable, Sendable {
     /// The file's text: SQL that runs in one transaction.
     public let sql: String
 
-    /// Every migration, in the order of their numbers, without gaps.
-    public static let all: [Migration] = [
-        Migration("0001_commit_log.sql", PackageResources._001_commit_log_sql),
-        Migration("0002_versioned_tables.sql", PackageResources._002_versioned_tables_sql),
-        Migration("0003_retention.sql", PackageResources._003_retention_sql),
-    ].enumerated().map { index, file in
-        Migration(number: index + 1, name: file.name, sql: file.sql)
+    /// Every migration in the order of their numbers, without gaps.
+    public static let all: [Migration] = {
+        let files = [
+            ("0001_commit_log.sql", PackageResources._001_commit_log_sql),
+            ("0002_versioned_tables.sql", PackageResources._002_versioned_tables_sql),
+            ("0003_retention.sql", PackageResources._003_retention_sql),
+        ]
+        return files.enumerated().map { index, file in
+            Migration(number: index + 1, name: file.0, sql: String(decoding: file.1, as: UTF8.self))
+        }
+    }()
+}
+
+/// What ``Migrator`` finds on a shard, and what it still has to do there.
+public struct MigrationPlan: Hashable, Sendable {
+    /// A migration that was applied, as the shard recorded it.
+    public struct Applied: Hashable, Sendable {
+        public let number: Int
+        public let name: String
+        /// SHA-256 of its text, hexadecimal.
+        public let checksum: String
     }
 
-    init(number: Int, name: String, sql: String) {
-        self.number = number
-        self.name = name
-        self.sql = sql
-    }
+    public let applied: [Applied]
+    /// What is missing, in the order in which it is to be applied.
+    public let pending: [Migration]
 
-    private init(_ name: String, _ bytes: [UInt8]) {
-        self.init(number: 0, name: name, sql: String(decoding: bytes, as: UTF8.self))
+    /// Compares what the shard has with what the program knows.
+    ///
+    /// - Parameter checksums: of `known`, in the same order.
+    /// - Throws: ``SchemaError`` when the shard is ahead of this program, or was migrated by other files.
+    init(applied: [Applied], known: [Migration], checksums: [String]) throws(SchemaError) {
+        for (index, row) in applied.enumerated() {
+            guard row.number == index + 1 else {
+                throw SchemaError(
+                    "migration \(index + 1) is missing on the shard", detail: "it has \(row.name), but none before it",
+                    hint: "restore the table meridian.migration from a backup")
+            }
+            guard index < known.count else {
+                throw SchemaError(
+                    "the shard's schema is newer than this program",
+                    detail: "it has \(row.name); this program knows \(known.count) migrations",
+                    hint: "run the release of Meridian that migrated the shard, or a later one")
+            }
+            guard row.name == known[index].name, row.checksum == checksums[index] else {
+                throw SchemaError(
+                    "migration \(row.name) on the shard is not the one of this program",
+                    detail: "sha256 is \(row.checksum) there and \(checksums[index]) for \(known[index].name) here",
+                    hint: "a migration never changes once it is applied: undo the change and add a new migration")
+            }
+        }
+        self.applied = applied
+        pending = Array(known.dropFirst(applied.count))
     }
 }

@@ -20,7 +20,7 @@ import Logging
                                     --shard 'west host=db2 dbname=bank user=meridian'
             """,
         version: "0.1.0",
-        subcommands: [Dev.self, CheckConfig.self, BankCommand.self]
+        subcommands: [Dev.self, Migrate.self, CheckConfig.self, BankCommand.self]
     )
 
     static func main() async {
