@@ -65,6 +65,12 @@ CREATE FUNCTION meridian.primary_key(relation regclass) RETURNS smallint[] LANGU
     SELECT coalesce((SELECT conkey FROM pg_constraint WHERE conrelid = $1 AND contype = 'p'), '{}')
 $$;
 
+CREATE FUNCTION meridian.leaves(relation regclass) RETURNS SETOF regclass LANGUAGE sql STABLE AS $$
+    SELECT relid FROM pg_partition_tree($1) WHERE isleaf
+    UNION SELECT oid FROM pg_class WHERE oid = $1 AND relkind = 'r'
+$$;
+COMMENT ON FUNCTION meridian.leaves IS 'the tables that hold a table''s rows: itself, or its partitions';
+
 -- Raises 0A000 for what cannot be versioned.
 CREATE FUNCTION meridian.check_versionable(relation regclass) RETURNS void LANGUAGE plpgsql STABLE AS $$
 DECLARE
@@ -80,6 +86,9 @@ BEGIN
         WHEN class.relrowsecurity THEN 'It has row-level security, which its as-of view would not apply.'
         WHEN class.relnamespace::regnamespace::text ~ '^(pg_|information_schema$|meridian$|meridian_)'
             THEN 'It is a system table.'
+        WHEN EXISTS (SELECT FROM meridian.leaves(relation) AS leaf JOIN pg_class AS c ON c.oid = leaf
+            WHERE c.relkind <> 'r' OR c.relpersistence <> 'p')
+            THEN 'One of its partitions is a foreign table, or unlogged.'
         WHEN class.relkind = 'r' AND EXISTS (SELECT FROM pg_inherits WHERE relation IN (inhrelid, inhparent))
             THEN 'It takes part in inheritance.'
         WHEN cardinality(meridian.primary_key(relation)) = 0
@@ -259,7 +268,7 @@ DECLARE
 BEGIN
     EXECUTE format('DROP TRIGGER IF EXISTS meridian_insert ON %s', relation);
     EXECUTE format('DROP TRIGGER IF EXISTS meridian_change ON %s', relation);
-    FOR leaf IN SELECT relid FROM pg_partition_tree(relation) WHERE isleaf LOOP
+    FOR leaf IN SELECT meridian.leaves(relation) LOOP
         EXECUTE format('DROP TRIGGER IF EXISTS meridian_truncate ON %s', leaf);
     END LOOP;
 END
@@ -274,7 +283,7 @@ BEGIN
         relation, undo || '_insert');
     EXECUTE format('CREATE TRIGGER meridian_change AFTER UPDATE OR DELETE ON %s '
         'FOR EACH ROW EXECUTE FUNCTION meridian_undo.%I()', relation, undo || '_change');
-    FOR leaf IN SELECT relid FROM pg_partition_tree(relation) WHERE isleaf LOOP
+    FOR leaf IN SELECT meridian.leaves(relation) LOOP
         EXECUTE format('CREATE TRIGGER meridian_truncate BEFORE TRUNCATE ON %s '
             'FOR EACH STATEMENT EXECUTE FUNCTION meridian_undo.%I()', leaf, undo || '_truncate');
     END LOOP;

@@ -16,7 +16,7 @@ public enum ShardSchema {
         return SQLStatement(
             """
             INSERT INTO meridian.commit_log (ts, xid, slot, undo_slot, participants) VALUES \
-            ($1, pg_current_xact_id(), meridian.slot($1 / 1000000000), meridian.undo_slot(), $2)
+            ($1::bigint, pg_current_xact_id(), meridian.slot($1 / 1000000000), meridian.undo_slot(), $2)
             """, [.int64(id.commitTimestamp.rawValue), .text(shards)])
     }
 
@@ -32,7 +32,7 @@ public enum ShardSchema {
         SQLStatement(
             """
             SELECT xid IS NOT NULL FROM meridian.commit_log \
-            WHERE ts = $1 AND slot = meridian.slot($1 / 1000000000)
+            WHERE ts = $1::bigint AND slot = meridian.slot($1 / 1000000000)
             """, [.int64(id.commitTimestamp.rawValue)])
     }
 
@@ -43,7 +43,7 @@ public enum ShardSchema {
     public static func tombstone(for id: TransactionID) -> SQLStatement {
         SQLStatement(
             """
-            INSERT INTO meridian.commit_log (ts, slot) SELECT $1, meridian.slot($1 / 1000000000) \
+            INSERT INTO meridian.commit_log (ts, slot) SELECT $1::bigint, meridian.slot($1 / 1000000000) \
             WHERE meridian.is_remembered($1) ON CONFLICT DO NOTHING
             """, [.int64(id.commitTimestamp.rawValue)])
     }
