@@ -123,7 +123,8 @@ extension SimulatedCluster {
 
     fileprivate func history(recorder: HistoryRecorder, initial: [RowKey: Value]) -> History {
         let log = shards.flatMap { shard in
-            shard.storage.commits.compactMap { writes in
+            // Tombstones are no commits.
+            shard.storage.commits.filter { !$0.changes.isEmpty }.compactMap { writes in
                 writes.logRow.map {
                     LoggedCommit(shard: shard.id, timestamp: $0.id.commitTimestamp, changes: writes.changes)
                 }
