@@ -170,7 +170,7 @@ private let abort = DecidedTransaction(id: makeID(), decision: .abort)
     }
 
     @Test(
-        "whoever gives up after COMMIT was sent is told 08007 with the gid, and the decision is applied all the same (R5)",
+        "whoever gives up after COMMIT was sent is told 08007 with the gid, and the decision is applied anyway (R5)",
         arguments: [CoordinatorStage.deciding, .inDoubt])
     func gaveUpLate(stage: CoordinatorStage) throws {
         let coordinator = make(stage)

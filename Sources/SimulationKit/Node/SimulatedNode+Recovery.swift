@@ -71,8 +71,8 @@ extension SimulatedNode {
 
     /// Tells a client that was left in doubt what became of its transaction; nil while that is open.
     ///
-    /// What nobody coordinates any more is settled by asking. To be told that it committed is an acknowledgement: a strong
-    /// read afterwards must not miss it (R9).
+    /// What nobody coordinates any more is settled by asking. To be told that it committed is an acknowledgement: no
+    /// strong read afterwards may miss it (R9).
     func outcome(of id: TransactionID, then: @escaping (Decision?) -> Void) {
         guard phase == .serving else { return then(nil) }
         guard live.contains(id) else {
