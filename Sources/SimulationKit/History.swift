@@ -90,18 +90,21 @@ public struct History: Sendable {
     public private(set) var log: [LoggedCommit]
     /// What still stands prepared where, by gid.
     public var prepared: [(shard: ShardID, name: String)]
+    /// A strong read of everything was answered once every fault was mended.
+    public var servesAgain: Bool
     /// The commit timestamp of every transaction with a change in the log.
     public private(set) var timestamps: [Int: Timestamp] = [:]
 
     public init(
         initial: [RowKey: Value] = [:], transactions: [TransactionRecord] = [], reads: [ReadRecord] = [],
-        log: [LoggedCommit] = [], prepared: [(shard: ShardID, name: String)] = []
+        log: [LoggedCommit] = [], prepared: [(shard: ShardID, name: String)] = [], servesAgain: Bool = true
     ) {
         self.initial = initial
         self.transactions = transactions
         self.reads = reads
         self.log = log.sorted { ($0.timestamp, $0.shard) < ($1.timestamp, $1.shard) }
         self.prepared = prepared
+        self.servesAgain = servesAgain
         for commit in self.log {
             for writer in commit.writers where timestamps[writer] == nil { timestamps[writer] = commit.timestamp }
         }

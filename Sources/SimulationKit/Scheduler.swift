@@ -46,11 +46,9 @@ final class Scheduler {
 
     /// Lets things happen until `isOver` says so or `deadline` is reached.
     func run(until deadline: Timestamp, orUntil isOver: () -> Bool = { false }) {
-        while !isOver(), let event = events.popMin() {
-            guard event.time <= deadline else {
-                events.insert(event)
-                break
-            }
+        while !isOver() {
+            guard let event = events.min, event.time <= deadline else { return now = deadline }
+            events.removeMin()
             now = event.time
             event.body()
         }

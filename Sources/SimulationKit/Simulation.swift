@@ -62,6 +62,8 @@ public struct Simulation: Sendable {
             clients.allSatisfy(\.isIdle) && cluster.isSettled
         }
 
+        cluster.readEverything(plan.workload.accounts + plan.workload.registers, recorder: recorder)
+
         let history = cluster.history(recorder: recorder, initial: rows)
         cluster.counts.checks = 1
         return Report(
@@ -70,7 +72,7 @@ public struct Simulation: Sendable {
     }
 
     /// Once everything is mended, the longest chain of timeouts and retries is over long before.
-    private static let settlingNanosecondsMax = 5 * second
+    static let settlingNanosecondsMax = 5 * second
 }
 
 /// What a seed stands for.
@@ -121,9 +123,29 @@ extension SimulatedCluster {
         return shards.allSatisfy { $0.storage.prepared.isEmpty }
     }
 
+    /// Reads `keys` strongly until it succeeds: once everything is mended, nothing may hold a read back.
+    fileprivate func readEverything(_ keys: [RowKey], recorder: HistoryRecorder) {
+        let deadline = scheduler.now.advanced(byNanoseconds: Simulation.settlingNanosecondsMax)
+        while !recorder.hasFinalRead, scheduler.now < deadline {
+            let begun = scheduler.now
+            let number = recorder.nextNumber()
+            servingNode?.read(keys, bound: .strong, number: number) { [self] result in
+                guard case .success(let (timestamp, values)) = result else { return }
+                recorder.hasFinalRead = true
+                recorder.reads.append(
+                    ReadRecord(
+                        number: number, client: -1, bound: .strong, begun: begun, ended: scheduler.now,
+                        timestamp: timestamp,
+                        observations: zip(keys, values).map { Observation(key: $0, value: $1) }))
+            }
+            scheduler.run(until: begun.advanced(byNanoseconds: 100 * millisecond)) { recorder.hasFinalRead }
+        }
+    }
+
     fileprivate func history(recorder: HistoryRecorder, initial: [RowKey: Value]) -> History {
         let log = shards.flatMap { shard in
-            shard.storage.commits.compactMap { writes in
+            // Tombstones are no commits.
+            shard.storage.commits.filter { !$0.changes.isEmpty }.compactMap { writes in
                 writes.logRow.map {
                     LoggedCommit(shard: shard.id, timestamp: $0.id.commitTimestamp, changes: writes.changes)
                 }
@@ -133,6 +155,7 @@ extension SimulatedCluster {
             shard.storage.prepared.keys.map(\.description).sorted().map { (shard.id, $0) }
         }
         return History(
-            initial: initial, transactions: recorder.transactions, reads: recorder.reads, log: log, prepared: prepared)
+            initial: initial, transactions: recorder.transactions, reads: recorder.reads, log: log, prepared: prepared,
+            servesAgain: recorder.hasFinalRead)
     }
 }

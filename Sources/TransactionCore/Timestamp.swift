@@ -32,9 +32,10 @@ public struct Timestamp: RawRepresentable, Hashable, Comparable, Sendable {
     /// The smallest timestamp greater than this one.
     public var successor: Timestamp { Timestamp(rawValue: rawValue + 1) }
 
-    /// This timestamp moved by `nanoseconds`, which may be negative.
+    /// This timestamp moved by `nanoseconds`, which may be negative; at most to the first or last timestamp there is.
     public func advanced(byNanoseconds nanoseconds: Int64) -> Timestamp {
-        Timestamp(rawValue: rawValue + nanoseconds)
+        let (sum, overflow) = rawValue.addingReportingOverflow(nanoseconds)
+        return Timestamp(rawValue: overflow ? (nanoseconds < 0 ? .min : .max) : sum)
     }
 
     /// Nanoseconds from `earlier` to `self`; negative when `self` comes first.

@@ -48,7 +48,7 @@ public struct Recovery: Sendable {
         return decided(decision)
     }
 
-    /// The insert of the tombstone ended: `true` when the row is ours and durable, `false` when another row stood there.
+    /// The insert of the tombstone ended: `true` when the row is ours and durable, `false` when another row was there.
     public mutating func tombstoneInserted(_ isOurs: Bool) -> Action {
         precondition(state == .insertingTombstone, "no tombstone was asked for in \(state)")
         return isOurs ? decided(.abort) : started()

@@ -32,6 +32,13 @@ private let y = RowKey(shard: b, table: .register, row: 0)
         #expect(history.violations() == [])
     }
 
+    @Test("a cluster that does not serve again is noticed")
+    func progress() {
+        check(
+            ProgressChecker.self, finds: "a strong read of everything got no answer", of: [],
+            in: History(servesAgain: false))
+    }
+
     @Test("a transaction that is still prepared is residue")
     func residue() {
         check(

@@ -45,6 +45,12 @@ import TransactionCore
         #expect(timestamp.nanoseconds(since: timestamp.successor) == -1)
     }
 
+    @Test("arithmetic ends at the first and the last timestamp")
+    func arithmeticClamped() {
+        #expect(Timestamp(rawValue: 1).advanced(byNanoseconds: .max) == Timestamp(rawValue: .max))
+        #expect(Timestamp(rawValue: -2).advanced(byNanoseconds: .min) == Timestamp(rawValue: .min))
+    }
+
     @Test(
         "the text is the decimal number, and reads back",
         arguments: [Int64.min, -5, 0, 1_700_000_000_123_456_789, .max])

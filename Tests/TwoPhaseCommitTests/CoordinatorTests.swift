@@ -40,6 +40,14 @@ private let abort = DecidedTransaction(id: makeID(), decision: .abort)
         #expect(coordinator.value.state == .deciding)
     }
 
+    @Test("without read locks to confirm, all votes alone still don't send COMMIT: commit-wait does (R2)")
+    func waitIsLast() {
+        let coordinator = Box(Coordinator(id: makeID(), participants: [b, c], readers: []))
+        #expect(coordinator.receive(.votePrepared, from: b) == [])
+        #expect(coordinator.receive(.votePrepared, from: c) == [])
+        #expect(coordinator.receive(.waitEnded) == [.commitHome(PreparedTransaction(id: makeID()))])
+    }
+
     @Test("one vote twice is one vote")
     func repeatedVote() {
         let coordinator = make(.waited)
@@ -162,7 +170,7 @@ private let abort = DecidedTransaction(id: makeID(), decision: .abort)
     }
 
     @Test(
-        "whoever gives up after COMMIT was sent is told 08007 with the gid, and the decision is applied all the same (R5)",
+        "whoever gives up after COMMIT was sent is told 08007 with the gid, and the decision is applied anyway (R5)",
         arguments: [CoordinatorStage.deciding, .inDoubt])
     func gaveUpLate(stage: CoordinatorStage) throws {
         let coordinator = make(stage)

@@ -56,6 +56,15 @@ import TransactionCore
         #expect(timestamp(.minTimestamp(makeTimestamp(850)), over: [c]) == makeTimestamp(850))
     }
 
+    @Test("no staleness a client may ask for is too long or too negative to compute with")
+    func extremes() {
+        for staleness in [Duration.seconds(Int64.max), .seconds(-Int64.max)] {
+            let past = staleness > .zero
+            #expect((timestamp(.exactStaleness(staleness), over: [a]) < .zero) == past)
+            #expect((timestamp(.maxStaleness(staleness), over: [a]).successor == makeTimestamp(700)) == past)
+        }
+    }
+
     @Test("without a shard named, a bounded read runs at the strong timestamp")
     func noShards() {
         #expect(timestamp(.maxStaleness(.microseconds(900)), over: []) == makeTimestamp(800))

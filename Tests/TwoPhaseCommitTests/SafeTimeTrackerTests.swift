@@ -121,7 +121,7 @@ import TransactionCore
 
     @Test("a single row waits like everything else: an earlier transaction in flight holds back a later read (R10)")
     func noWayAround() {
-        // R10's counter-example: the first is in flight on a, the second committed on a's other row and was acknowledged.
+        // R10's counter-example: the first is in flight on a, the second committed there and was acknowledged.
         let tracker = make(200)
         let second = tracker.value.choose(at: interval(300), writing: [a])
         _ = tracker.value.retire(second, on: a)

@@ -1,5 +1,14 @@
 import TransactionCore
 
+/// Once every fault is mended a strong read is answered: nothing stays in flight for ever.
+public struct ProgressChecker: HistoryChecker {
+    public init() {}
+
+    public func check(_ history: History) -> [Violation] {
+        history.servesAgain ? [] : [violation("a strong read of everything got no answer after every fault was mended")]
+    }
+}
+
 /// Nothing stands prepared once everything has been recovered (R4).
 public struct ResidueChecker: HistoryChecker {
     public init() {}

@@ -25,7 +25,8 @@ extension HistoryChecker {
 extension History {
     /// Every checker, the simplest rules first.
     public static let checkers: [any HistoryChecker.Type] = [
-        ResidueChecker.self, AtomicityChecker.self, OutcomeChecker.self, UniqueTimestampChecker.self,
+        ProgressChecker.self, ResidueChecker.self, AtomicityChecker.self, OutcomeChecker.self,
+        UniqueTimestampChecker.self,
         ConservationChecker.self, ConflictOrderChecker.self, RealTimeOrderChecker.self, StrongReadChecker.self,
         ReadBoundChecker.self, SnapshotReadChecker.self,
     ]

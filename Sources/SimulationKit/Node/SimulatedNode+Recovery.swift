@@ -69,18 +69,26 @@ extension SimulatedNode {
         }
     }
 
-    /// Tells a client that was left in doubt what the home shard says of its transaction; nil while it says nothing.
+    /// Tells a client that was left in doubt what became of its transaction; nil while that is open.
     ///
-    /// To be told that it committed is an acknowledgement: a strong read afterwards must not miss it (R9).
+    /// What nobody coordinates any more is settled by asking. To be told that it committed is an acknowledgement: no
+    /// strong read afterwards may miss it (R9).
     func outcome(of id: TransactionID, then: @escaping (Decision?) -> Void) {
         guard phase == .serving else { return then(nil) }
+        guard live.contains(id) else {
+            return findDecision(of: id) { [self] decided in then(told(decided.decision, of: id)) }
+        }
         run([.readDecision(id)], on: id.home) { [self] result in
             guard case .success(let answers) = result, case .decision(let isCommit?)? = answers.first else {
                 return then(nil)
             }
-            if isCommit, bug != .outcomeToldUnnoticed { tracker.acknowledged(id.commitTimestamp) }
-            then(isCommit ? .commit : .abort)
+            then(told(isCommit ? .commit : .abort, of: id))
         }
+    }
+
+    private func told(_ decision: Decision, of id: TransactionID) -> Decision {
+        if decision == .commit, bug != .outcomeToldUnnoticed { tracker.acknowledged(id.commitTimestamp) }
+        return decision
     }
 
     /// COMMIT PREPARED or ROLLBACK PREPARED, again until it is done or was done by somebody else.

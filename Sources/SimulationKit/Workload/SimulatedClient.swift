@@ -5,6 +5,8 @@ import TwoPhaseCommit
 final class HistoryRecorder {
     var transactions: [TransactionRecord] = []
     var reads: [ReadRecord] = []
+    /// Everything was read once more when all faults were mended.
+    var hasFinalRead = false
     private var count = 0
 
     /// The number of the next transaction or read.
