@@ -112,7 +112,11 @@ let package = Package(
         ),
         .testTarget(
             name: "PostgresIntegrationTests",
-            dependencies: ["BankWorkload", "LocalCluster", "ShardSchema", "TestSupport", "TransactionEngine"]
+            dependencies: [
+                "BankWorkload", "BoundedTime", "LocalCluster", "ShardBackend", "ShardSchema", "SystemClock", "TestSupport",
+                "TransactionCore", "TransactionEngine", "TwoPhaseCommit",
+                .product(name: "Logging", package: "swift-log"),
+            ]
         ),
         .testTarget(
             name: "meridianTests",

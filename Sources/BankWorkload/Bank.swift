@@ -80,13 +80,15 @@ public struct Bank: Sendable {
 
     /// Moves `amount` from one account to another, unless that would overdraw.
     ///
-    /// Rows are locked in the order of their shards and numbers, so transfers never wait for each other in a circle.
+    /// Rows are locked in the order of their shards and numbers, so transfers never wait for each other in a circle. The
+    /// debit locks its row whatever the balance is, so that a refusal, too, tells what is certainly so (DESIGN section
+    /// 4, "a write reads too").
     func transfer(_ amount: Int64, from source: Int64, to target: Int64) async throws -> TransferEnd {
         let transaction = try await engine.begin()
         do {
             let (sourceShard, targetShard) = (shard(of: source), shard(of: target))
-            let debit = Self.debit(amount, from: source)
-            let credit = Self.credit(amount, to: target)
+            let debit = Self.change(source, by: -amount)
+            let credit = Self.change(target, by: amount)
             let debited: SQLResult
             let credited: SQLResult
             if sourceShard == targetShard {
@@ -101,11 +103,11 @@ public struct Bank: Sendable {
                 credited = try await transaction.execute(credit, on: targetShard)
                 debited = try await transaction.execute(debit, on: sourceShard)
             }
-            guard credited.affectedRows == 1 else { throw Self.missing(target, on: targetShard) }
-            guard debited.affectedRows == 1 else {
-                let refusal = try await refusal(of: amount, from: source, in: transaction)
+            guard !credited.isEmpty else { throw Self.missing(target, on: targetShard) }
+            guard let balance = try debited.first?.int64(0) else { throw Self.missing(source, on: sourceShard) }
+            guard balance >= 0 else {
                 await transaction.rollback()
-                return refusal
+                return .refused
             }
             return .committed(try await transaction.commit())
         } catch {
@@ -114,33 +116,11 @@ public struct Bank: Sendable {
         }
     }
 
-    /// The debit changed no row: that told us something about the balance, which no lock protects. Reads it under a lock,
-    /// and refuses only what that says (DESIGN section 4, "a write reads too").
-    private func refusal(
-        of amount: Int64, from source: Int64, in transaction: ReadWriteTransaction
-    ) async throws -> TransferEnd {
-        let statement = SQLStatement("SELECT balance FROM bank.account WHERE id = $1 FOR SHARE", [.int64(source)])
-        let shard = shard(of: source)
-        guard let row = try await transaction.lockingRead(statement, on: shard).first else {
-            throw Self.missing(source, on: shard)
-        }
-        guard try row.int64(0) < amount else {
-            throw TransactionError(
-                .serializationFailure, "the balance of account \(source) changed while it was looked at",
-                hint: "run the transaction again", shard: shard)
-        }
-        return .refused
-    }
-
-    private static func debit(_ amount: Int64, from account: Int64) -> SQLStatement {
+    /// Changes a balance and returns the new one.
+    private static func change(_ account: Int64, by amount: Int64) -> SQLStatement {
         SQLStatement(
-            "UPDATE bank.account SET balance = balance - $1 WHERE id = $2 AND balance >= $1",
+            "UPDATE bank.account SET balance = balance + $1 WHERE id = $2 RETURNING balance",
             [.int64(amount), .int64(account)])
-    }
-
-    private static func credit(_ amount: Int64, to account: Int64) -> SQLStatement {
-        SQLStatement(
-            "UPDATE bank.account SET balance = balance + $1 WHERE id = $2", [.int64(amount), .int64(account)])
     }
 
     private static func missing(_ account: Int64, on shard: ShardID) -> TransactionError {
