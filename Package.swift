@@ -103,7 +103,9 @@ let package = Package(
             path: "Tests/TestSupport"
         ),
         .testTarget(name: "TransactionCoreTests", dependencies: ["TransactionCore"]),
-        .testTarget(name: "BoundedTimeTests", dependencies: ["BoundedTime", "CLinux", "SystemClock", "TransactionCore"]),
+        .testTarget(
+            name: "BoundedTimeTests", dependencies: ["BoundedTime", "CLinux", "SystemClock", "TransactionCore"]
+        ),
         .testTarget(name: "TwoPhaseCommitTests", dependencies: ["TwoPhaseCommit"]),
         .testTarget(name: "SimulationTests", dependencies: ["SimulationKit"]),
         .testTarget(
@@ -113,7 +115,8 @@ let package = Package(
         .testTarget(
             name: "PostgresIntegrationTests",
             dependencies: [
-                "BankWorkload", "BoundedTime", "LocalCluster", "ShardBackend", "ShardSchema", "SystemClock", "TestSupport",
+                "BankWorkload", "BoundedTime", "LocalCluster", "ShardBackend", "ShardSchema", "SystemClock",
+                "TestSupport",
                 "TransactionCore", "TransactionEngine", "TwoPhaseCommit",
                 .product(name: "Logging", package: "swift-log"),
             ]

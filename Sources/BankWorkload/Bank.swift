@@ -31,7 +31,10 @@ public struct Bank: Sendable {
                     "CREATE TABLE bank.account (id bigint PRIMARY KEY, balance bigint NOT NULL) WITH (fillfactor = 80)",
                     "SELECT meridian.version_table('bank.account')",
                     SQLStatement(
-                        "INSERT INTO bank.account SELECT id, $1 FROM generate_series($2::bigint, $3::bigint - 1, $4::bigint) AS id",
+                        """
+                        INSERT INTO bank.account
+                        SELECT id, $1 FROM generate_series($2::bigint, $3::bigint - 1, $4::bigint) AS id
+                        """,
                         [.int64(balance), .int64(Int64(index)), .int64(accounts), .int64(Int64(shards.count))],
                         isPrepared: false),
                 ]
@@ -80,9 +83,9 @@ public struct Bank: Sendable {
 
     /// Moves `amount` from one account to another, unless that would overdraw.
     ///
-    /// Rows are locked in the order of their shards and numbers, so transfers never wait for each other in a circle. The
-    /// debit locks its row whatever the balance is, so that a refusal, too, tells what is certainly so (DESIGN section
-    /// 4, "a write reads too").
+    /// Rows are locked in the order of their shards and numbers, so transfers never wait for each other in a circle.
+    /// The debit locks its row whatever the balance is, so that a refusal, too, tells what is certainly so (DESIGN
+    /// section 4, "a write reads too").
     func transfer(_ amount: Int64, from source: Int64, to target: Int64) async throws -> TransferEnd {
         let transaction = try await engine.begin()
         do {

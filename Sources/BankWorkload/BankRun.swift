@@ -39,11 +39,16 @@ public struct BankTally: Sendable {
     /// Transfers whose outcome is not known.
     public var indeterminate = 0
     /// Of acknowledged transfers, from the first try on, in microseconds.
-    public var transferLatency = Histogram<UInt32>(highestTrackableValue: 600_000_000, numberOfSignificantValueDigits: .two)
+    public var transferLatency = Self.makeLatencyHistogram()
     /// Of strong sums, in microseconds.
-    public var sumLatency = Histogram<UInt32>(highestTrackableValue: 600_000_000, numberOfSignificantValueDigits: .two)
+    public var sumLatency = Self.makeLatencyHistogram()
 
     public init() {}
+
+    /// Latencies up to ten minutes in microseconds, to two digits.
+    private static func makeLatencyHistogram() -> Histogram<UInt32> {
+        Histogram(highestTrackableValue: 600_000_000, numberOfSignificantValueDigits: .two)
+    }
 }
 
 /// Runs the workload: clients that transfer and sum, in this process.

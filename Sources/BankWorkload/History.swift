@@ -54,7 +54,7 @@ public final class HistoryFile: Sendable {
         try checkHeader(data, path)
         let lines = data.split(separator: UInt8(ascii: "\n"), omittingEmptySubsequences: false).dropLast()
         return try lines.enumerated().dropFirst().map { index, line in
-            let numbers = line.split(separator: UInt8(ascii: " ")).compactMap { Int64(String(decoding: $0, as: UTF8.self)) }
+            let numbers = String(decoding: line, as: UTF8.self).split(separator: " ").compactMap { Int64($0) }
             guard numbers.count == 3, numbers[0] <= numbers[1] else {
                 throw Unusable(description: "line \(index + 1) of \(path) is damaged")
             }
@@ -80,6 +80,6 @@ public final class HistoryFile: Sendable {
 
     private static let header: String = {
         let boot = FileManager.default.contents(atPath: "/proc/sys/kernel/random/boot_id") ?? Data()
-        return "meridian bank history, boot \(String(decoding: boot, as: UTF8.self).split(separator: "\n").first ?? "")\n"
+        return "meridian bank history, boot \(String(decoding: boot.prefix { $0 != 0x0A }, as: UTF8.self))\n"
     }()
 }

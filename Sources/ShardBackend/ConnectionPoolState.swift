@@ -3,9 +3,9 @@ import DequeModule
 /// What a pool of connections does: inputs are what happened, results are what to do about it.
 ///
 /// Each connection is idle, leased or being opened; together they never exceed the bound. Who finds no idle connection
-/// waits in line. The shard counts as down from the moment a connection could not be opened while no other was open, and
-/// until one is opened again: meanwhile every lease fails at once, and one attempt after another is made, at growing
-/// intervals, whether or not anybody asks.
+/// waits in line. The shard counts as down from the moment a connection could not be opened while no other was open,
+/// and until one is opened again: meanwhile every lease fails at once, and one attempt after another is made, at
+/// growing intervals, whether or not anybody asks.
 struct ConnectionPoolState {
     struct ConnectionID: Hashable, Sendable {
         let number: UInt64

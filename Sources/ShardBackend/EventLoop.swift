@@ -150,7 +150,7 @@ public final class EventLoop: SerialExecutor, TaskExecutor, @unchecked Sendable 
 
     private func runThread() {
         name.withCString { _ = prctl_set(PR_SET_NAME, UInt(bitPattern: $0)) }
-        // The kernel may delay a timer by the slack, 50 µs by default, to save power; commit-wait is shorter than that.
+        // The kernel may delay a timer by the slack, 50 µs by default, to save power; commit-wait can be shorter.
         _ = prctl_set(PR_SET_TIMERSLACK, 1)
         threadIdentity.store(UInt(pthread_self()), ordering: .relaxed)
         var events = [epoll_event](repeating: epoll_event(), count: Self.eventsPerPollMax)
@@ -216,7 +216,8 @@ public final class EventLoop: SerialExecutor, TaskExecutor, @unchecked Sendable 
 
     // MARK: Sockets
 
-    /// Asks for `handler` to be told of `interest` on a socket, from now until ``unwatch(_:)``; asking again changes it.
+    /// Asks for `handler` to be told of `interest` on a socket, from now until ``unwatch(_:)``; asking again changes
+    /// it.
     ///
     /// Level-triggered, so that one `recv` per event is enough. Loop's thread only.
     func watch(_ descriptor: Int32, for interest: Readiness, handler: any ReadinessHandler) {

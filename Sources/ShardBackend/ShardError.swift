@@ -27,7 +27,8 @@ public struct ShardError: Error, Hashable, Sendable {
     public var kind: Kind
     /// Lower case, without a full stop.
     public var message: String
-    /// Which of the statements given to ``ShardConnection/run(_:deadline:)`` failed, from 0; nil when none can be named.
+    /// Which of the statements given to ``ShardConnection/run(_:deadline:)`` failed, from 0; nil when none can be
+    /// named.
     public var statementIndex: Int?
     /// Statements were sent whose answer never came: the server may or may not have executed them, a COMMIT too.
     public var isOutcomeUnknown: Bool

@@ -5,8 +5,8 @@ import TransactionCore
 ///
 /// Each statement names the R-rule of the design that it serves.
 public enum ShardSchema {
-    /// Records that the transaction `id` commits on this shard; the last statement before COMMIT or PREPARE TRANSACTION,
-    /// in the transaction itself. On the home shard this row is the decision (R3).
+    /// Records that the transaction `id` commits on this shard; the last statement before COMMIT or PREPARE
+    /// TRANSACTION, in the transaction itself. On the home shard this row is the decision (R3).
     ///
     /// Fails with SQLSTATE 23505 where a tombstone says that the transaction was aborted (R4).
     ///
@@ -48,8 +48,8 @@ public enum ShardSchema {
             """, [.int64(id.commitTimestamp.rawValue)])
     }
 
-    /// What is prepared in this database, oldest first, strangers' transactions among them: gid, the local transaction's
-    /// number, when it was prepared (ns since the Unix epoch, by the shard's clock), owner.
+    /// What is prepared in this database, oldest first, strangers' transactions among them: gid, the local
+    /// transaction's number, when it was prepared (ns since the Unix epoch, by the shard's clock), owner.
     public static let preparedTransactions = SQLStatement(
         """
         SELECT gid, transaction::text::bigint, (extract(epoch FROM prepared) * 1000000000)::bigint, owner::text \
@@ -82,9 +82,11 @@ public enum ShardSchema {
         ]
     }
 
-    /// The first statement of a node's session; fails with SQLSTATE 55000 when the shard was told of a newer epoch (R6).
+    /// The first statement of a node's session; fails with SQLSTATE 55000 when the shard was told of a newer epoch
+    /// (R6).
     ///
-    /// The session's `application_name` must be `meridian node N epoch E`, so that ``endEarlierSessions(than:)`` finds it.
+    /// The session's `application_name` must be `meridian node N epoch E`, so that ``endEarlierSessions(than:)`` finds
+    /// it.
     public static func openSession(node: NodeID, epoch: Epoch) -> SQLStatement {
         SQLStatement(
             "SELECT meridian.open_session($1, $2)", [.int64(Int64(node.rawValue)), .int64(epoch.rawValue)],

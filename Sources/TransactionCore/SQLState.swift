@@ -33,6 +33,12 @@ extension SQLState {
     public static let deadlockDetected = SQLState(rawValue: "40P01")
     /// A prepared transaction of that name is not there.
     public static let undefinedObject = SQLState(rawValue: "42704")
+    /// A schema is there already.
+    public static let duplicateSchema = SQLState(rawValue: "42P06")
+    /// A schema is not there.
+    public static let undefinedSchema = SQLState(rawValue: "3F000")
+    /// A function is not there.
+    public static let undefinedFunction = SQLState(rawValue: "42883")
     /// A table is not there.
     public static let undefinedTable = SQLState(rawValue: "42P01")
     /// A row with that key is there already.

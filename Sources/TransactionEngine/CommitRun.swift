@@ -2,7 +2,8 @@ import ShardBackend
 import TransactionCore
 import TwoPhaseCommit
 
-/// A commit under way: the protocol's state, the sessions it commands, and the client that waits. Confined to its engine.
+/// A commit under way: the protocol's state, the sessions it commands, and the client that waits. Confined to its
+/// engine.
 final class CommitRun {
     let id: TransactionID
     var coordinator: Coordinator

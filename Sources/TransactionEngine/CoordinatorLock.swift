@@ -29,7 +29,7 @@ struct CoordinatorLock: Sendable {
                 try? await loop.sleep(until: .now + .milliseconds(50))
             }
             return connection
-        } catch where error.kind == .invalidUse {
+        } catch  where error.kind == .invalidUse {
             throw EngineStartError(
                 .objectNotInPrerequisiteState, "another coordinator holds shard \(shard)", detail: error.message,
                 hint: "stop it first; one coordinator at a time serves a cluster")

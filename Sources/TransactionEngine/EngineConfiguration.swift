@@ -19,8 +19,8 @@ public struct EngineConfiguration: Sendable {
     public var node: NodeID
     public var shards: [ShardConfiguration]
     /// How many read-write transactions may be open at once. Each may need a connection on every shard, so this is also
-    /// the bound of each shard's pool; more wait in a queue, first come first served. PostgreSQL does most work per core
-    /// with a few sessions per core that it has.
+    /// the bound of each shard's pool; more wait in a queue, first come first served. PostgreSQL does most work per
+    /// core with a few sessions per core that it has.
     public var writersMax = 48
     /// How many connections per shard serve reads at a timestamp.
     public var readersMax = 16

@@ -1,7 +1,8 @@
 import ShardBackend
 import TransactionCore
 
-/// Why an engine did not start; nothing was committed and nothing is held. An error of the process, not of a transaction.
+/// Why an engine did not start; nothing was committed and nothing is held. An error of the process, not of a
+/// transaction.
 public struct EngineStartError: Error, Hashable, Sendable {
     public var sqlState: SQLState
     /// What happened: lower case, no full stop.
@@ -33,7 +34,7 @@ public struct EngineStartError: Error, Hashable, Sendable {
 
     private static func hint(for state: SQLState) -> String {
         switch state {
-        case .undefinedTable, SQLState(rawValue: "3F000"), SQLState(rawValue: "42883"):
+        case .undefinedTable, .undefinedFunction, .undefinedSchema:
             "run `meridian migrate`, which makes what Meridian keeps on a shard"
         default:
             "every shard must be reachable when a coordinator starts; `meridian check-config` says what is wrong"

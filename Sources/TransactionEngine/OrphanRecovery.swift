@@ -54,8 +54,9 @@ struct OrphanRecovery: Sendable {
     }
 
     /// What stands prepared on `shard` and is not in `live`.
-    func orphans(on shard: ShardID, live: @Sendable () async -> Set<TransactionID>) async throws(ShardError) -> [TransactionID]
-    {
+    func orphans(
+        on shard: ShardID, live: @Sendable () async -> Set<TransactionID>
+    ) async throws(ShardError) -> [TransactionID] {
         // Listed before the live ones are asked for: see ``Recovery/orphans(among:live:)``.
         let prepared = try await prepared(on: shard)
         return prepared.isEmpty ? [] : Recovery.orphans(among: prepared, live: await live())

@@ -6,8 +6,8 @@ import TransactionCore
 /// Each shard it touches gives it one connection, on which a PostgreSQL transaction at READ COMMITTED runs. What makes
 /// the whole strictly serializable is that **every statement locks what it reads and writes** (DESIGN section 4), and
 /// that is the caller's part: read by `SELECT … FOR SHARE` or `FOR UPDATE`, and lock what an UPDATE's condition looked
-/// at and did not change. Lock in one order everywhere (by shard, then by key), or transactions that wait for each other
-/// on two shards end by their statement timeout.
+/// at and did not change. Lock in one order everywhere (by shard, then by key), or transactions that wait for each
+/// other on two shards end by their statement timeout.
 ///
 /// Statements on different shards may run at the same time; on one shard they run one after the other.
 public actor ReadWriteTransaction {

@@ -17,8 +17,8 @@ public struct Snapshot: Sendable {
     ///
     /// `statement` must not write.
     ///
-    /// - Parameter schema: the schema of the tables, which `statement` names without it: the state at a timestamp is read
-    ///   through views that stand in the place of that schema.
+    /// - Parameter schema: the schema of the tables, which `statement` names without it: the state at a timestamp is
+    ///   read through views that stand in the place of that schema.
     /// - Throws: ``TransactionError``; SQLSTATE 72000 when the shards no longer keep the timestamp.
     public func read(
         _ statement: SQLStatement, in schema: String = "public", on shard: ShardID

@@ -88,7 +88,8 @@ struct Takeover: Sendable {
             _ = try await query(ShardSchema.raiseEpoch(of: configuration.node, to: epoch), on: shard, locks[shard]!)
         }
         for shard in locks.keys.sorted() {
-            let survivors = try await query(ShardSchema.endEarlierSessions(than: epoch), on: shard, locks[shard]!) { _ in true }
+            let end = ShardSchema.endEarlierSessions(than: epoch)
+            let survivors = try await query(end, on: shard, locks[shard]!) { _ in true }
             guard survivors.isEmpty else {
                 throw EngineStartError(
                     .objectNotInPrerequisiteState, "sessions of an earlier coordinator on shard \(shard) do not end",

@@ -339,7 +339,7 @@ struct Backoff {
 }
 
 extension ShardError {
-    /// Whether the shard did what it was asked to is not known. A session that is ended in the middle of a COMMIT may have
-    /// committed, as when it waits for a synchronous standby.
+    /// Whether the shard did what it was asked to is not known. A session that is ended in the middle of a COMMIT may
+    /// have committed, as when it waits for a synchronous standby.
     fileprivate var isAnswerMissing: Bool { isOutcomeUnknown || serverFields?.isFatal == true }
 }

@@ -46,7 +46,8 @@ extension TransactionEngine {
         do throws(ShardError) {
             let connection = try await pools.readers.lease(deadline: .now + configuration.admissionTimeout)
             do throws(ShardError) {
-                let statements = ShardSchema.readPrologue(at: timestamp, schemas: [schema]) + [statement, Statement.commit]
+                let prologue = ShardSchema.readPrologue(at: timestamp, schemas: [schema])
+                let statements = prologue + [statement, Statement.commit]
                 let deadline = ContinuousClock.now + configuration.statementTimeout
                 let results = try await connection.run(statements, deadline: deadline)
                 await pools.readers.giveBack(connection)
@@ -71,7 +72,8 @@ extension TransactionEngine {
         guard end == .expired else { throw Self.cancelled }
         let blocking = tracker.inFlight(on: shard).first.map(String.init) ?? "none"
         throw TransactionError(
-            .lockNotAvailable, "the read at \(timestamp) waited \(configuration.safeTimeTimeout) for transactions before it",
+            .lockNotAvailable,
+            "the read at \(timestamp) waited \(configuration.safeTimeTimeout) for transactions before it",
             detail: "the first of them has the commit timestamp \(blocking) and is not applied on the shard yet",
             hint: "see whether all shards of that transaction are reachable, or read at an older timestamp",
             shard: shard)

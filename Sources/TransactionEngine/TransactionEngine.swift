@@ -8,9 +8,9 @@ import TwoPhaseCommit
 
 /// Runs transactions over PostgreSQL shards in one global order: the shell around ``TwoPhaseCommit``.
 ///
-/// One engine at a time coordinates a cluster: it holds a lock on every shard, and an epoch that fences its predecessors
-/// (R6). All of its state lives on one event loop, on which its connections live too, so the in-flight set, the choice
-/// of timestamps and the protocol's steps need no locks and no thread hops.
+/// One engine at a time coordinates a cluster: it holds a lock on every shard, and an epoch that fences its
+/// predecessors (R6). All of its state lives on one event loop, on which its connections live too, so the in-flight
+/// set, the choice of timestamps and the protocol's steps need no locks and no thread hops.
 public actor TransactionEngine {
     public nonisolated let loop: EventLoop
     public nonisolated let configuration: EngineConfiguration

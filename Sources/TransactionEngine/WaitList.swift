@@ -24,7 +24,9 @@ struct WaitList {
     }
 
     /// The task named `id` waits from here on.
-    mutating func add(_ id: ID, _ continuation: UnsafeContinuation<End, Never>, until deadline: ContinuousClock.Instant) {
+    mutating func add(
+        _ id: ID, _ continuation: UnsafeContinuation<End, Never>, until deadline: ContinuousClock.Instant
+    ) {
         waits[id] = (continuation, deadline)
     }
 

@@ -3,8 +3,8 @@ import Foundation
 import Histogram
 import Synchronization
 
-/// Transfers by libpq alone, without Meridian: what two-phase commit costs on these servers. One thread a client, with a
-/// blocking connection to every shard.
+/// Transfers by libpq alone, without Meridian: what two-phase commit costs on these servers. One thread a client, with
+/// a blocking connection to every shard.
 struct BareTransfers {
     /// How a transfer commits.
     enum CommitProtocol: Sendable {
@@ -142,9 +142,9 @@ final class BareConnection: @unchecked Sendable {
     func scalar(_ statement: String) throws -> Int64 {
         let result = PQexec(connection, statement)
         defer { PQclear(result) }
-        guard PQresultStatus(result) == PGRES_TUPLES_OK, let value = Int64(String(cString: PQgetvalue(result, 0, 0))) else {
-            throw failure()
-        }
+        guard PQresultStatus(result) == PGRES_TUPLES_OK,
+            let value = Int64(String(cString: PQgetvalue(result, 0, 0)))
+        else { throw failure() }
         return value
     }
 

@@ -79,6 +79,7 @@ struct Cell {
 
     func measurement(_ system: String, _ clients: Int) -> Measurement {
         Measurement(
-            system: system, clients: clients, latencies: latencies, seconds: seconds, processorSeconds: processorSeconds)
+            system: system, clients: clients, latencies: latencies, seconds: seconds,
+            processorSeconds: processorSeconds)
     }
 }

@@ -60,7 +60,9 @@ extension BankCommand {
         var replace = false
 
         func validate() throws {
-            guard (2...1_000_000_000).contains(accounts) else { throw ValidationError("--accounts is 2 to 1000000000.") }
+            guard (2...1_000_000_000).contains(accounts) else {
+                throw ValidationError("--accounts is 2 to 1000000000.")
+            }
             guard (0...1_000_000_000).contains(balance) else { throw ValidationError("--balance is 0 to 1000000000.") }
         }
 
@@ -69,7 +71,7 @@ extension BankCommand {
                 do {
                     return try await Bank.create(
                         accounts: accounts, balance: balance, replacing: replace, on: engine)
-                } catch let error as TransactionError where error.sqlState.rawValue == "42P06" {
+                } catch let error as TransactionError where error.sqlState == .duplicateSchema {
                     throw TransactionError(
                         error.sqlState, "there is a bank already", hint: "use it, or replace it by --replace",
                         shard: error.shard)

@@ -75,21 +75,26 @@ struct BankReport {
     /// What `check` says.
     static func text(_ findings: BankFindings) -> String {
         var lines = [
-            verdict("total conserved at \(findings.sumsChecked) timestamps", findings.wrongSums.map {
-                "at \($0.timestamp) the accounts held \($0.sum)"
-            }),
+            verdict(
+                "total conserved at \(findings.sumsChecked) timestamps",
+                findings.wrongSums.map {
+                    "at \($0.timestamp) the accounts held \($0.sum)"
+                }),
             verdict("timestamps unique", findings.repeatedTimestamps.map { "\($0) stands for two transactions" }),
             verdict("transactions whole on all their shards", findings.halfApplied.map { "\($0) is not" }),
             verdict(
                 "\(findings.transfersChecked) acknowledged transfers are in the commit logs",
                 findings.lost.map { "\($0) is not" }),
-            verdict("real-time order respected", findings.realTimeViolations.map {
-                "\($0.second.commitTimestamp) began after \($0.first.commitTimestamp) was acknowledged"
-            }),
+            verdict(
+                "real-time order respected",
+                findings.realTimeViolations.map {
+                    "\($0.second.commitTimestamp) began after \($0.first.commitTimestamp) was acknowledged"
+                }),
             verdict("no prepared transaction left", findings.prepared),
         ]
         if !findings.strangers.isEmpty {
-            lines.append("note  prepared transactions of others hold locks: \(findings.strangers.joined(separator: ", "))")
+            let strangers = findings.strangers.joined(separator: ", ")
+            lines.append("note  prepared transactions of others hold locks: \(strangers)")
         }
         return (lines + [findings.isConsistent ? "consistent" : "VIOLATED"]).joined(separator: "\n")
     }

@@ -1,8 +1,8 @@
 import Foundation
 import Synchronization
 
-/// How far long work has come: a line on standard error that a terminal shows in place of the one before. Elsewhere, in a
-/// log say, it is one line a second.
+/// How far long work has come: a line on standard error that a terminal shows in place of the one before. Elsewhere, in
+/// a log say, it is one line a second.
 final class ProgressLine: Sendable {
     private let isTerminal = isatty(STDERR_FILENO) == 1
     private let next = Mutex(ContinuousClock.now)

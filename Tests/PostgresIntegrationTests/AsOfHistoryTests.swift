@@ -69,7 +69,8 @@ private struct HistoryRun {
 
     private let tables = HistoryTable.all
     private var generator: SplitMix
-    /// Two, so that the order of commits differs from the order of transaction numbers. Each has the keys of one parity.
+    /// Two, so that the order of commits differs from the order of transaction numbers. Each has the keys of one
+    /// parity.
     private var writers: [Writer]
     private let reader: ShardConnection
     private var committed: State
