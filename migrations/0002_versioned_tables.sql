@@ -39,13 +39,13 @@ CREATE FUNCTION meridian.is_foreign(writer xid) RETURNS boolean LANGUAGE sql VOL
 $$;
 
 -- The columns of a table as the generated code needs them: name, undo column (named after the column's number, which
--- outlives renaming), and the type below any domain, because an entry for an absent row leaves columns NULL.
+-- outlives renaming), the type below any domain, because an entry for an absent row leaves columns NULL, the collation
+-- where it is not the type's own, and the type as declared.
 CREATE FUNCTION meridian.column_definition(relation regclass)
-RETURNS TABLE (number smallint, name name, undo name, type text, declared text) LANGUAGE sql STABLE AS $$
-    SELECT a.attnum, a.attname, ('a' || a.attnum)::name,
-        format_type(base.oid, base.typmod)
-            || CASE WHEN a.attcollation <> base.typcollation
-                THEN ' COLLATE ' || a.attcollation::regcollation ELSE '' END,
+RETURNS TABLE (number smallint, name name, undo name, type text, collation text, declared text)
+LANGUAGE sql STABLE AS $$
+    SELECT a.attnum, a.attname, ('a' || a.attnum)::name, format_type(base.oid, base.typmod),
+        CASE WHEN a.attcollation <> base.typcollation THEN ' COLLATE ' || a.attcollation::regcollation ELSE '' END,
         format_type(a.atttypid, a.atttypmod)
     FROM pg_attribute AS a, LATERAL (
         WITH RECURSIVE below AS (
@@ -189,7 +189,7 @@ CREATE VIEW %9$s AS SELECT %10$s FROM (
     SELECT %12$s, NULL, false FROM %13$s() WHERE existed AND NOT (SELECT meridian.is_current())
 ) AS state (%6$s, writer, is_live)
 WHERE NOT is_live OR (SELECT meridian.is_current()) OR age(writer) > (SELECT meridian.undone_age())
-    OR (%2$s) NOT IN (SELECT %2$s FROM %13$s())
+    OR (%2$s) NOT IN (SELECT %15$s FROM %13$s())
 $sql$;
     view_body_without_key CONSTANT text := $sql$
 CREATE VIEW %9$s AS SELECT %10$s FROM (
@@ -220,9 +220,10 @@ BEGIN
             'pg_catalog.pg_current_xact_id(), true, %s FROM ONLY ', versioned.undo,
             string_agg(quote_ident(c.undo), ', '), replace(string_agg(quote_ident(c.name), ', '), '%', '%%'))
             || '%s' || CASE WHEN has_key THEN ' WHERE meridian.is_foreign(xmin)' ELSE '' END, -- 11 undo a TRUNCATE
-        string_agg(format('%I::%s', c.undo, c.declared), ', '),                             -- 12 a1::bigint
+        string_agg(format('%I::%s%s', c.undo, c.declared, c.collation), ', '),              -- 12 a1::bigint
         undone,                                                                             -- 13
-        string_agg(format('%I %s', c.undo, c.type), ', ')                                   -- 14 a1 bigint
+        string_agg(format('%I %s', c.undo, c.type), ', '),                                  -- 14 a1 bigint
+        string_agg(format('%I%s', c.undo, c.collation), ', ') FILTER (WHERE is_key)         -- 15 a1
     ] INTO arguments
     FROM pg_class AS r JOIN pg_namespace AS n ON n.oid = r.relnamespace,
         LATERAL (
@@ -324,14 +325,13 @@ BEGIN
         UNION ALL
         SELECT CASE WHEN u.name IS NULL
             -- Older rows show in an added column what the table shows in its older rows.
-            THEN format('ADD COLUMN %I %s', c.undo, c.type)
+            THEN format('ADD COLUMN %I %s%s', c.undo, c.type, c.collation)
                 || CASE WHEN t.atthasmissing THEN format(' DEFAULT %L', (t.attmissingval::text::text[])[1]) ELSE '' END
-            ELSE format('ALTER COLUMN %1$I TYPE %2$s USING %1$I::%3$s', c.undo, c.type,
-                split_part(c.type, ' COLLATE ', 1)) END
+            ELSE format('ALTER COLUMN %1$I TYPE %2$s%3$s USING %1$I::%2$s', c.undo, c.type, c.collation) END
         FROM meridian.column_definition($1) AS c
             JOIN pg_attribute AS t ON t.attrelid = $1 AND t.attnum = c.number
             LEFT JOIN meridian.column_definition(undo_table) AS u ON u.name = c.undo
-        WHERE u.name IS NULL OR u.type <> c.type
+        WHERE u.name IS NULL OR (u.type, u.collation) <> (c.type, c.collation)
     LOOP
         EXECUTE format('ALTER TABLE %s %s', undo_table, change);
     END LOOP;

@@ -27,6 +27,10 @@ DECLARE
     is_below boolean;
     query CONSTANT text := format('SELECT max(%I) < %L FROM ONLY %s', "column", bound, target);
 BEGIN
+    -- Two that had looked into the same table would each wait for the other to let go of it.
+    IF NOT pg_try_advisory_xact_lock(hashtext('meridian.truncate')) THEN
+        RETURN;
+    END IF;
     EXECUTE query INTO is_below;
     IF is_below THEN
         SET LOCAL lock_timeout = '100ms';
@@ -41,8 +45,7 @@ EXCEPTION WHEN lock_not_available THEN
 END
 $$;
 
--- Any number of these may run at once: what makes a truncation right is read again under the table's lock, and the
--- bounds only rise.
+-- Any number of these may run at once: the bounds only rise, and are compared again under the table's lock.
 CREATE PROCEDURE meridian.truncate_expired(unresolved bigint) LANGUAGE plpgsql AS $$
 DECLARE
     floor bigint;
