@@ -30,6 +30,8 @@ public enum PlantedBug: String, CaseIterable, Sendable {
     case timestampsGoBackOnRestart
     /// R6: leaves the sessions of an earlier coordinator alone.
     case epochNotFenced
+    /// R6: raises the epoch in sessions other than those that hold the locks, which may be somebody else's by then.
+    case epochRaisedWithoutLock
     /// R6: goes on while sessions of an earlier coordinator are still finishing a commit.
     case endOfSessionsNotAwaited
     /// R9: tells a client that its transaction committed, found out afterwards, and lets strong reads miss it.

@@ -26,6 +26,8 @@ final class SimulatedCluster {
     var counts = RunCounts()
     /// Called when a node is gone, so that its clients notice.
     var onNodeStopped: (SimulatedNode) -> Void = { _ in }
+    /// Called when a node is about to raise its epoch: the moment at which it must not lose its locks unnoticed.
+    var onEpochChosen: (SimulatedNode) -> Void = { _ in }
 
     init(scheduler: Scheduler, shards: [SimulatedShard], conditions: Conditions, bug: PlantedBug?) {
         self.scheduler = scheduler
@@ -65,5 +67,6 @@ final class SimulatedCluster {
         for shard in shards { shard.crash() }
         scheduler.cancelAll()
         onNodeStopped = { _ in }
+        onEpochChosen = { _ in }
     }
 }

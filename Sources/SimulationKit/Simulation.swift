@@ -100,6 +100,7 @@ private struct RunPlan {
         conditions.commitTimeoutNanoseconds = random.element(of: [5, 30, 150]) * millisecond
         conditions.network.breakProbability = random.element(of: [0, 0.005, 0.02])
         conditions.shard.flushNanoseconds = (millisecond / 2)...random.element(of: [2, 2, 20]) * millisecond
+        conditions.shard.stallProbability = random.element(of: [0, 0.03])
         conditions.shard.refusalProbability = random.element(of: [0, 0, 0.01])
         conditions.network.lateNanoseconds = 0...random.number(in: 1...60) * millisecond
 
@@ -113,6 +114,16 @@ private struct RunPlan {
         faults.sessionEnd = mean([nil, 10], &random)
         faults.slowness = mean([nil, 100], &random)
         faults.clockStep = clocks == .honest ? mean([nil, 100], &random) : nil
+        if random.chance(0.25) { takeOverConstantly() }
+    }
+}
+
+extension RunPlan {
+    /// One process after the other takes over while commits of the one before hang in slow flushes; little else goes wrong.
+    private mutating func takeOverConstantly() {
+        conditions.shard.stallProbability = 0.15
+        conditions.network.breakProbability = 0
+        faults = FaultRates(nodeCrash: 80 * millisecond, nodePause: 40 * millisecond)
     }
 }
 

@@ -41,7 +41,7 @@ extension SimulatedNode {
         for shard in shards {
             let local = keys.filter { $0.shard == shard }
             whenSafe(timestamp, on: shard) { [self] in
-                run([.takeSnapshot, .read(local, at: timestamp)], on: shard) { result in
+                runFenced([.takeSnapshot, .read(local, at: timestamp)], on: shard) { result in
                     guard !hasAnswered else { return }
                     switch result {
                     case .success(let answers):

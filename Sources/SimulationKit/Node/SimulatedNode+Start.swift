@@ -9,6 +9,9 @@ import TwoPhaseCommit
 /// 3. Settle everything that stands prepared.
 /// 4. Read the newest commit timestamp of every shard: it is final, because nothing older can commit any more.
 /// 5. Serve.
+///
+/// Steps 2 and 4 run in the sessions that hold the locks. A process that lost one of them, because it was paused perhaps,
+/// thereby fails instead of raising the epoch under the next one's hands, and begins again.
 extension SimulatedNode {
     func start() {
         note("started")
@@ -17,52 +20,50 @@ extension SimulatedNode {
 
     /// One shard after the other, in everybody's same order, so that two starting processes can't block each other.
     private func lockShards(_ shards: ArraySlice<ShardID>) {
-        guard let shard = shards.first else { return takeOver() }
+        guard let shard = shards.first else { return raiseEpoch() }
         let connection = connect(to: shard)
         connection.run([.takeCoordinatorLock]) { [self] result in
-            guard case .success = result else {
-                return after(retryDelay) { [self] in lockShards(shards) }
-            }
+            guard case .success = result else { return startAgain() }
             lockConnections.append(connection)
             lockShards(shards.dropFirst())
         }
     }
 
-    /// An epoch whose raising got lost on the way may stand on some shards and not on others, and another node may have
-    /// it by now: it is never raised again, but exceeded.
-    private func takeOver() {
-        var newest = epoch
-        attempt(
-            .readEpoch,
-            then: { answer in
-                if case .epoch(let told) = answer { newest = max(newest, told) }
-            },
-            whenAllDone: { [self] in
-                epoch = Epoch(rawValue: newest.rawValue + 1)
-                guard bug != .epochNotFenced else { return settle() }
-                let isAwaited = bug != .endOfSessionsNotAwaited
-                attempt(.raiseEpoch(epoch, isAwaited: isAwaited), then: { _ in }, whenAllDone: { [self] in settle() })
-            })
+    private func startAgain() {
+        for connection in lockConnections { connection.close() }
+        lockConnections = []
+        after(retryDelay) { [self] in start() }
     }
 
-    /// Runs one statement on every shard; begins to take over again when one of them did not answer it.
-    private func attempt(
-        _ statement: Statement, then: @escaping (Answer) -> Void, whenAllDone: @escaping () -> Void
-    ) {
-        var hasFailed = false
-        onEveryShard(
-            { [self] shard, done in
-                let connection = connect(to: shard)
-                connection.run([statement]) { result in
-                    connection.close()
-                    if case .success(let answers) = result { then(answers[0]) } else { hasFailed = true }
-                    done()
-                }
-            },
-            then: { [self] in
-                guard hasFailed else { return whenAllDone() }
-                after(retryDelay) { [self] in takeOver() }
-            })
+    private func raiseEpoch() {
+        runUnderLocks(.readEpoch) { [self] answers in
+            epoch = answers.reduce(epoch) { newest, answer in
+                if case .epoch(let told) = answer { max(newest, told) } else { newest }
+            }
+            epoch = Epoch(rawValue: epoch.rawValue + 1)
+            guard bug != .epochNotFenced else { return settle() }
+            cluster.onEpochChosen(self)
+            after(0) { [self] in
+                let isAwaited = bug != .endOfSessionsNotAwaited
+                runUnderLocks(.raiseEpoch(epoch, isAwaited: isAwaited)) { [self] _ in settle() }
+            }
+        }
+    }
+
+    /// Runs one statement in every session that holds a lock; starts again when one of them was lost.
+    private func runUnderLocks(_ statement: Statement, then: @escaping ([Answer]) -> Void) {
+        let connections = lockConnections
+        var answers: [Answer] = []
+        var missing = connections.count
+        for connection in connections {
+            (bug == .epochRaisedWithoutLock ? connect(to: connection.shard.id) : connection).run([statement]) {
+                result in
+                if case .success(let answer) = result { answers += answer }
+                missing -= 1
+                guard missing == 0 else { return }
+                answers.count == connections.count ? then(answers) : self.startAgain()
+            }
+        }
     }
 
     private func settle() {
@@ -77,26 +78,20 @@ extension SimulatedNode {
     }
 
     private func readNewestTimestamps() {
-        var newest: [(shard: ShardID, timestamp: Timestamp)] = []
-        onEveryShard(
-            { [self] shard, done in
-                runUntilDone(.readNewestTimestamp, on: shard) { answer in
-                    if case .timestamp(let timestamp) = answer { newest.append((shard, timestamp)) }
-                    done()
-                }
-            }, then: { [self] in serve(after: newest) })
+        runUnderLocks(.readNewestTimestamp) { [self] answers in
+            serve(after: answers.map { if case .timestamp(let newest) = $0 { newest } else { .zero } }.max() ?? .zero)
+        }
     }
 
-    private func serve(after newest: [(shard: ShardID, timestamp: Timestamp)]) {
+    private func serve(after newest: Timestamp) {
         do {
-            for (shard, timestamp) in newest { try clock.check(newestTimestamp: timestamp, on: shard) }
+            try clock.check(newestTimestamp: newest, on: cluster.shards[0].id)
         } catch {
             cluster.counts.clockRefusals += 1
             note("clock refused: behind the newest timestamp")
-            return after(5 * millisecond) { [self] in readNewestTimestamps() }
+            return startAgain()
         }
-        let forgets = bug == .timestampsGoBackOnRestart
-        tracker = SafeTimeTracker(node: id, newest: forgets ? .zero : newest.map(\.timestamp).max() ?? .zero)
+        tracker = SafeTimeTracker(node: id, newest: bug == .timestampsGoBackOnRestart ? .zero : newest)
         phase = .serving
         note("serving", timestamp: tracker.closed)
         sweep()

@@ -105,13 +105,21 @@ final class SimulatedNode {
         return connection
     }
 
-    /// Runs `statements` in a session of their own.
+    /// Runs `statements` in a session of their own, which no epoch ends: those of recovery and upkeep, which are right
+    /// whoever asks (R4).
     func run(_ statements: [Statement], on shard: ShardID, then: @escaping (PipelineResult) -> Void) {
         let connection = connect(to: shard)
-        connection.run([.openSession(epoch)] + statements) { [self] result in
+        connection.run(statements) { result in
             connection.close()
+            then(result)
+        }
+    }
+
+    /// Runs `statements` in a session that belongs to this node's epoch.
+    func runFenced(_ statements: [Statement], on shard: ShardID, then: @escaping (PipelineResult) -> Void) {
+        run([.openSession(epoch)] + statements, on: shard) { [self] result in
             noticeFencing(result)
-            then(result.map { Array($0.dropFirst()) })
+            then(result)
         }
     }
 

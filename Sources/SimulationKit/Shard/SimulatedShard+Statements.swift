@@ -67,10 +67,6 @@ extension SimulatedShard {
     private func raiseEpoch(
         _ epoch: Epoch, isAwaited: Bool, in session: SimulatedSession, then: @escaping (StatementResult) -> Void
     ) {
-        guard epoch > storage.epoch else {
-            return then(
-                .failure(error(.objectNotInPrerequisiteState, "epoch \(epoch) is not newer than \(storage.epoch)")))
-        }
         write(.epoch(epoch), by: session) { [self] in
             for older in sessions where isOlder(older, than: epoch) { older.terminate() }
             guard isAwaited else { return then(.success(.done)) }

@@ -5,6 +5,8 @@ struct ShardConditions: Hashable {
     var serviceNanoseconds: ClosedRange<Nanoseconds> = 20 * microsecond...200 * microsecond
     var flushNanoseconds: ClosedRange<Nanoseconds> = 500 * microsecond...2 * millisecond
     var lockTimeoutNanoseconds: ClosedRange<Nanoseconds> = 20 * millisecond...60 * millisecond
+    /// How often a flush takes much longer, as when a disk's cache is full.
+    var stallProbability = 0.0
     /// How often a statement that writes is refused, as by a full disk.
     var refusalProbability = 0.0
     /// How many times slower than usual the shard is.
@@ -62,7 +64,7 @@ final class SimulatedShard {
         log.append(record)
         let count = log.count
         session.isFlushing = true
-        after(scheduler.random.delay(in: conditions.flushNanoseconds)) { [self] in
+        after(flushTime()) { [self] in
             flushedCount = max(flushedCount, count)
             // Durable, and nobody can see it yet: the moment in which a crash loses the answer alone.
             after(scheduler.random.delay(in: 1 * microsecond...200 * microsecond)) { [self] in
@@ -71,6 +73,12 @@ final class SimulatedShard {
                 then()
             }
         }
+    }
+
+    private func flushTime() -> Nanoseconds {
+        let stall = scheduler.random.chance(conditions.stallProbability)
+        return scheduler.random.delay(in: conditions.flushNanoseconds)
+            + (stall ? scheduler.random.number(in: 10 * millisecond...50 * millisecond) : 0)
     }
 
     // MARK: Sessions

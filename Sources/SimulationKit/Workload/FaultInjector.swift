@@ -27,6 +27,10 @@ final class FaultInjector {
     }
 
     func start() {
+        cluster.onEpochChosen = { [weak self] node in
+            guard let self, !isOver, rates.nodePause != nil, random.chance(0.3) else { return }
+            pause(node)
+        }
         repeating(rates.nodeCrash) { [self] in crashNode() }
         repeating(rates.nodePause) { [self] in pauseNode() }
         repeating(rates.shardCrash) { [self] in crashShard() }
@@ -68,7 +72,11 @@ final class FaultInjector {
     }
 
     private func pauseNode() {
-        guard let node = cluster.servingNode else { return }
+        if let node = cluster.servingNode { pause(node) }
+    }
+
+    /// The process stands still, its locks are lost, and another one takes over.
+    private func pause(_ node: SimulatedNode) {
         cluster.counts.nodeCrashes += 1
         node.pause(for: random.delay(in: 10 * millisecond...150 * millisecond))
         for connection in node.lockConnections { connection.breakOff() }
