@@ -1,14 +1,22 @@
-@testable import BankWorkload
 import ShardBackend
 import Testing
 import TransactionCore
 import TransactionEngine
 
+@testable import BankWorkload
+
 /// Shards that die at every named moment of a commit: R3, R4 and R5.
 @Suite(.serialized) struct EngineCrashTests {
+    /// The shard that is killed, by its place.
+    private enum Victim: Int, CaseIterable {
+        case home
+        case participant
+    }
+
     /// What the client of a transfer was told, checked against what became of it.
     private func check(
-        _ told: Result<Timestamp, TransactionError>, of id: TransactionID, on engine: TransactionEngine, at point: FaultPoint
+        _ told: Result<Timestamp, TransactionError>, of id: TransactionID, on engine: TransactionEngine,
+        at point: FaultPoint
     ) async throws -> Bool {
         var known: TransactionOutcome?
         try await waitUntil("the outcome of \(id), struck at \(point), is known") {
@@ -36,7 +44,7 @@ import TransactionEngine
 
     /// Kills a shard at `point` of a transfer from shard 1, the home shard, to shard 2, and starts it again.
     private func crash(
-        _ victim: TestShardIndex, at point: FaultPoint, _ bank: Bank, _ shards: EngineShards, _ engine: TransactionEngine,
+        _ victim: Victim, at point: FaultPoint, _ bank: Bank, _ shards: EngineShards, _ engine: TransactionEngine,
         _ fault: CommitFault
     ) async throws {
         try await shards.waitUntilSettled()
@@ -79,20 +87,17 @@ import TransactionEngine
         return try await body()
     }
 
-    enum TestShardIndex: Int, CaseIterable {
-        case home
-        case participant
-    }
-
-    @Test(
-        "a shard killed at any moment of a commit leaves it whole: the client was told the truth, and all is settled",
-        arguments: TestShardIndex.allCases)
-    func shardKilled(victim: TestShardIndex) async throws {
+    @Test("a shard killed at any moment of a commit leaves it whole: the client was told the truth, and all is settled")
+    func shardKilled() async throws {
         let fault = CommitFault()
         try await EngineShards.withPrivate { shards in
-            try await shards.engine { $0.faultHook = fault.hook } _: { engine in
+            try await shards.engine {
+                $0.faultHook = fault.hook
+            } _: { engine in
                 let bank = try await engine.makeBank()
-                for point in FaultPoint.allCases { try await crash(victim, at: point, bank, shards, engine, fault) }
+                for victim in Victim.allCases {
+                    for point in FaultPoint.allCases { try await crash(victim, at: point, bank, shards, engine, fault) }
+                }
             }
             try await shards.engine { engine in
                 let findings = try await BankCheck(try await Bank.open(on: engine)).run(
@@ -106,7 +111,9 @@ import TransactionEngine
     func answerLost() async throws {
         let fault = CommitFault()
         try await EngineShards.withShared { shards in
-            try await shards.engine { $0.faultHook = fault.hook } _: { engine in
+            try await shards.engine {
+                $0.faultHook = fault.hook
+            } _: { engine in
                 let bank = try await engine.makeBank()
                 for round: Int64 in 1...6 {
                     try await shards.waitUntilSettled()
@@ -122,7 +129,9 @@ import TransactionEngine
                     let before = try await shards.plainSums()
                     let told: Result<Timestamp, TransactionError>
                     do {
-                        guard case .committed(let timestamp) = try await bank.transfer(1, from: 0, to: 1) else { return }
+                        guard case .committed(let timestamp) = try await bank.transfer(1, from: 0, to: 1) else {
+                            return
+                        }
                         told = .success(timestamp)
                     } catch let error as TransactionError {
                         told = .failure(error)

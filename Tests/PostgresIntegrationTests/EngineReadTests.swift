@@ -1,4 +1,3 @@
-@testable import BankWorkload
 import BoundedTime
 import ShardBackend
 import ShardSchema
@@ -6,6 +5,8 @@ import Testing
 import TransactionCore
 import TransactionEngine
 import TwoPhaseCommit
+
+@testable import BankWorkload
 
 /// Reads at a timestamp: R8, R9 and R10.
 @Suite(.serialized) struct EngineReadTests {
@@ -92,11 +93,14 @@ import TwoPhaseCommit
         }
     }
 
-    @Test("a strong read after an acknowledgement waits for a shard that has not applied yet; a plain one would be wrong")
+    @Test(
+        "a strong read after an acknowledgement waits for a shard that has not applied yet; a plain one would be wrong")
     func waitsForApply() async throws {
         let gate = CommitGate(at: .afterAnswerBeforeApply)
         try await EngineShards.withShared { shards in
-            try await shards.engine { $0.faultHook = gate.hook } _: { engine in
+            try await shards.engine {
+                $0.faultHook = gate.hook
+            } _: { engine in
                 let bank = try await engine.makeBank()
                 try await shards.waitUntilSettled()
                 gate.arm()
@@ -127,7 +131,9 @@ import TwoPhaseCommit
         let gate = CommitGate(at: .afterPrepareBeforeDecision)
         let query: SQLStatement = "SELECT balance FROM account WHERE id = 1"
         try await EngineShards.withShared { shards in
-            try await shards.engine { $0.faultHook = gate.hook } _: { engine in
+            try await shards.engine {
+                $0.faultHook = gate.hook
+            } _: { engine in
                 let bank = try await engine.makeBank()
                 gate.arm()
                 // R10's counter-example: T1 is prepared and undecided; T2 gets a later timestamp and is acknowledged.
