@@ -29,7 +29,7 @@ import TransactionEngine
 
     private func values(_ engine: TransactionEngine) async throws -> [Int64] {
         let results = try await engine.snapshot().read("SELECT value FROM item WHERE id = 1", on: engine.shards)
-        return try results.map { try $0[0].int64(0) }
+        return try results.map { try #require($0.first).int64(0) }
     }
 
     @Test("a commit is on every shard it wrote, once, at one timestamp, and a strong read that follows sees it")

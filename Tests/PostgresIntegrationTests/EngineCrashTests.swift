@@ -1,4 +1,5 @@
 import ShardBackend
+import TestSupport
 import Testing
 import TransactionCore
 import TransactionEngine
@@ -107,42 +108,61 @@ import TransactionEngine
         }
     }
 
-    @Test("when the answer to the home shard's COMMIT is lost, the client is told what the home shard decided")
+    /// Has the home shard's COMMIT flush and then wait for a standby that isn't there, so that it is durable and not
+    /// answered; calls `strike` at that moment.
+    private func loseAnswer(
+        _ shards: EngineShards, _ fault: CommitFault,
+        strike: @escaping @Sendable (TestShard, _ session: String) async throws -> Void
+    ) async throws {
+        let home = shards.shards[0]
+        try await home.psql("ALTER SYSTEM SET synchronous_standby_names = 'nobody'; SELECT pg_reload_conf()")
+        // The checkpointer has to hear of it too.
+        try await Task.sleep(for: .milliseconds(200))
+        let waiting = "SELECT pid FROM pg_stat_activity WHERE wait_event = 'SyncRep'"
+        fault.arm(at: .duringDecision) { _ in
+            do {
+                var session = ""
+                try await waitUntil("COMMIT waits for its standby") {
+                    session = try await home.psql(waiting)
+                    return !session.isEmpty
+                }
+                try await home.psql("ALTER SYSTEM RESET synchronous_standby_names")
+                try await strike(home, session)
+            } catch {
+                Issue.record(error)
+            }
+        }
+    }
+
+    @Test(
+        "when the answer to the home shard's COMMIT is lost, the client is told what the home shard decided, or that it is unknown"
+    )
     func answerLost() async throws {
         let fault = CommitFault()
-        try await EngineShards.withShared { shards in
+        try await EngineShards.withPrivate { shards in
             try await shards.engine {
                 $0.faultHook = fault.hook
             } _: { engine in
                 let bank = try await engine.makeBank()
-                for round: Int64 in 1...6 {
-                    try await shards.waitUntilSettled()
-                    let home = shards.shards[0]
-                    // The home session is ended around its COMMIT: sometimes before, sometimes after.
-                    fault.arm(at: round % 2 == 0 ? .duringDecision : .afterPrepareBeforeDecision) { _ in
-                        _ = try? await home.psql(
-                            """
-                            SELECT pg_terminate_backend(pid) FROM pg_stat_activity
-                            WHERE application_name LIKE 'meridian node%' AND datname = current_database()
-                            """)
-                    }
-                    let before = try await shards.plainSums()
-                    let told: Result<Timestamp, TransactionError>
-                    do {
-                        guard case .committed(let timestamp) = try await bank.transfer(1, from: 0, to: 1) else {
-                            return
-                        }
-                        told = .success(timestamp)
-                    } catch let error as TransactionError {
-                        told = .failure(error)
-                        #expect(error.outcome == .aborted, "the home shard is reachable, so the outcome is known")
-                    }
-                    let isCommitted = try await check(
-                        told, of: try #require(fault.struck), on: engine, at: .duringDecision)
-                    try await shards.waitUntilSettled()
-                    let moved: Int64 = isCommitted ? 1 : 0
-                    #expect(try await shards.plainSums() == [before[0] - moved, before[1] + moved])
+                try await shards.waitUntilSettled()
+                try await loseAnswer(shards, fault) { home, session in
+                    try await home.psql("SELECT pg_terminate_backend(\(session)), pg_reload_conf()")
                 }
+                guard case .committed(let timestamp) = try await bank.transfer(10, from: 0, to: 1) else { return }
+                #expect(fault.struck?.commitTimestamp == timestamp)
+                try await shards.waitUntilSettled()
+                #expect(try await shards.plainSums() == [290, 310])
+
+                try await loseAnswer(shards, fault) { home, _ in await home.server.kill() }
+                let error = try await #require(throws: TransactionError.self) {
+                    try await bank.transfer(10, from: 0, to: 1)
+                }
+                let id = try #require(fault.struck)
+                #expect(error.outcome == .indeterminate(id))
+                try await shards.shards[0].server.start()
+                #expect(try await check(.failure(error), of: id, on: engine, at: .duringDecision))
+                try await shards.waitUntilSettled()
+                #expect(try await shards.plainSums() == [280, 320])
             }
         }
     }

@@ -15,7 +15,8 @@ import TwoPhaseCommit
     /// The balances of accounts 0 and 1, on shards 1 and 2.
     private func balances(_ engine: TransactionEngine, _ bound: ReadBound = .strong) async throws -> [Int64] {
         let snapshot = try await engine.snapshot(bound)
-        return try await snapshot.read(Self.balance, in: "bank", on: engine.shards).map { try $0[0].int64(0) }
+        let results = try await snapshot.read(Self.balance, in: "bank", on: engine.shards)
+        return try results.map { try #require($0.first).int64(0) }
     }
 
     private func committed(_ end: Bank.TransferEnd) throws -> Timestamp {
