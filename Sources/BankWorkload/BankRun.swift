@@ -61,6 +61,7 @@ public actor BankRun {
     /// The commit timestamps between which the run lies.
     public private(set) var timestamps: ClosedRange<Timestamp>?
     private var isStopped = false
+    private var deadline = ContinuousClock.now
 
     public nonisolated var unownedExecutor: UnownedSerialExecutor { bank.engine.unownedExecutor }
 
@@ -77,12 +78,12 @@ public actor BankRun {
     public func run() async throws {
         let start = try await bank.engine.snapshot().timestamp
         timestamps = start...start
-        let deadline = ContinuousClock.now + load.duration
+        deadline = .now + load.duration
         try await withThrowingTaskGroup(of: Void.self) { group in
             for client in 0..<load.clients {
                 group.addTask(executorPreference: bank.engine.loop) {
                     var generator = SeededGenerator(seed: self.load.seed &+ UInt64(client))
-                    while await self.goesOn(until: deadline) { try await self.operate(&generator) }
+                    while await self.goesOn { try await self.operate(&generator) }
                 }
             }
             try await group.waitForAll()
@@ -92,9 +93,7 @@ public actor BankRun {
     /// Lets every client finish what it is doing, and no more.
     public func stop() { isStopped = true }
 
-    private func goesOn(until deadline: ContinuousClock.Instant) -> Bool {
-        !isStopped && !Task.isCancelled && .now < deadline
-    }
+    private var goesOn: Bool { !isStopped && !Task.isCancelled && .now < deadline }
 
     private nonisolated func operate(_ generator: inout SeededGenerator) async throws {
         if Double.random(in: 0..<1, using: &generator) < load.readFraction {
@@ -181,7 +180,7 @@ public actor BankRun {
         guard [.undefinedTable, .internalError, .clockNotTrusted].contains(error.sqlState) == false else { throw error }
         guard !error.isRetryable else { return true }
         try? await bank.engine.loop.sleep(until: .now + .milliseconds(100))
-        return !isStopped && !Task.isCancelled && [.connectionFailure, .cannotConnectNow].contains(error.sqlState)
+        return goesOn && [.connectionFailure, .cannotConnectNow].contains(error.sqlState)
     }
 }
 

@@ -53,13 +53,15 @@ struct OrphanRecovery: Sendable {
         logger.notice("recovered \(id) on shard \(shard): \(decided.decision)")
     }
 
-    /// What stands prepared on `shard` and is not in `live`.
+    /// What stands prepared on `shard`, is of `epoch` or an earlier one, and is not in `live`. What is of a later epoch
+    /// has a coordinator that came after the caller.
     func orphans(
-        on shard: ShardID, live: @Sendable () async -> Set<TransactionID>
+        on shard: ShardID, upTo epoch: Epoch, live: @Sendable () async -> Set<TransactionID>
     ) async throws(ShardError) -> [TransactionID] {
         // Listed before the live ones are asked for: see ``Recovery/orphans(among:live:)``.
         let prepared = try await prepared(on: shard)
-        return prepared.isEmpty ? [] : Recovery.orphans(among: prepared, live: await live())
+        guard !prepared.isEmpty else { return [] }
+        return Recovery.orphans(among: prepared, live: await live()).filter { $0.epoch <= epoch }
     }
 
     private func readDecision(of id: TransactionID) async throws(ShardError) -> Decision? {

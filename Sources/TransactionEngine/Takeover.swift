@@ -30,6 +30,7 @@ struct Takeover: Sendable {
     ) async throws(EngineStartError) -> Takeover {
         let deadline = ContinuousClock.now + configuration.takeoverTimeout
         var locks: [ShardID: ShardConnection] = [:]
+        var control: [ShardID: ConnectionPool] = [:]
         do throws(EngineStartError) {
             // One order for all coordinators, so that two that start at once don't lock each other out for ever.
             for shard in configuration.shards.sorted(by: { $0.id < $1.id }) {
@@ -38,15 +39,16 @@ struct Takeover: Sendable {
                 try await checkIdentity(shard.id, locks[shard.id]!)
             }
             let epoch = try await raiseEpoch(configuration, locks)
-            let control = try configuration.controlPools(on: loop, logger: logger)
+            control = try configuration.controlPools(on: loop, logger: logger)
             let recovery = OrphanRecovery(control: control, timeout: configuration.statementTimeout, logger: logger)
             var settled = 0
-            for shard in locks.keys.sorted() { settled += try await settle(shard, recovery) }
+            for shard in locks.keys.sorted() { settled += try await settle(shard, upTo: epoch, recovery) }
             return Takeover(
                 configuration: configuration, epoch: epoch,
                 pools: try configuration.pools(epoch: epoch, control: control, on: loop, logger: logger),
                 recovery: recovery, locks: locks, newest: try await newestTimestamp(locks, clock), settled: settled)
         } catch {
+            for pool in control.values { await pool.close() }
             for lock in locks.values { await lock.close() }
             throw error
         }
@@ -100,9 +102,11 @@ struct Takeover: Sendable {
         return epoch
     }
 
-    private static func settle(_ shard: ShardID, _ recovery: OrphanRecovery) async throws(EngineStartError) -> Int {
+    private static func settle(
+        _ shard: ShardID, upTo epoch: Epoch, _ recovery: OrphanRecovery
+    ) async throws(EngineStartError) -> Int {
         do throws(ShardError) {
-            let orphans = try await recovery.orphans(on: shard, live: { [] })
+            let orphans = try await recovery.orphans(on: shard, upTo: epoch, live: { [] })
             for id in orphans { try await recovery.settle(id, on: shard) }
             return orphans.count
         } catch {

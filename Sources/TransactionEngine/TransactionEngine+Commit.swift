@@ -217,7 +217,8 @@ extension TransactionEngine {
             // A COMMIT in a failed transaction is answered by the tag ROLLBACK.
             answer = results[1].commandTag == "COMMIT" ? .committed : .refused(Self.rolledBack(on: shard))
         } catch {
-            let failure = TransactionError(error, shard: shard)
+            let isTombstone = error.statementIndex == 0 && error.sqlState == .uniqueViolation
+            let failure = isTombstone ? Self.abortedByRecovery(on: shard) : TransactionError(error, shard: shard)
             answer = error.isAnswerMissing ? .lost(failure) : .refused(failure)
         }
         await reached?.value
@@ -232,21 +233,28 @@ extension TransactionEngine {
     /// R5: the answer to the home COMMIT is lost. Finds the decision for as long as it takes; the client waits a while.
     private func findDecision(_ run: CommitRun) async {
         if let session = run.removeSession(on: run.id.home) { await giveBack(session) }
-        let deadline = ContinuousClock.now + configuration.outcomeTimeout
+        let patience = Task { await limitWait(of: run) }
+        defer { patience.cancel() }
         var pause = Backoff()
-        while !Task.isCancelled {
+        while !isStopped {
             do throws(ShardError) {
                 let decided = try await recovery.decide(run.id)
                 perform(run.coordinator.decisionFound(decided.decision), run)
                 return closeIfDone(run)
             } catch {
                 logger.warning("the decision of \(run.id) can't be read yet: \(error.message)")
-                if ContinuousClock.now >= deadline {
-                    perform(run.coordinator.gaveUp(because: TransactionError(error, shard: run.id.home)), run)
-                }
             }
-            do { try await pause.wait(on: loop) } catch { return }
+            try? await pause.wait(on: loop)
         }
+        perform(run.coordinator.gaveUp(because: Self.stopping), run)
+    }
+
+    /// Tells the client that the outcome is unknown when it has waited long enough for it.
+    private func limitWait(of run: CommitRun) async {
+        guard (try? await loop.sleep(until: .now + configuration.outcomeTimeout)) != nil else { return }
+        let lost = TransactionError(
+            .connectionFailure, "the answer of shard \(run.id.home) to COMMIT was lost", shard: run.id.home)
+        perform(run.coordinator.gaveUp(because: lost), run)
     }
 
     /// Applies the decision on `shard`: on the session that prepared while it lasts, else on any, until it is done.
@@ -265,7 +273,7 @@ extension TransactionEngine {
         }
         closeIfDone(run)
         var pause = Backoff()
-        while !isApplied {
+        while !isApplied, !isStopped {
             do throws(ShardError) {
                 try await recovery.apply(decided, on: shard)
                 isApplied = true
@@ -274,7 +282,7 @@ extension TransactionEngine {
                 do { try await pause.wait(on: loop) } catch { return }
             }
         }
-        perform(run.coordinator.applied(on: shard), run)
+        if isApplied { perform(run.coordinator.applied(on: shard), run) }
     }
 
     /// Ends the session on `shard`, where nothing is prepared and nothing is to be committed.
@@ -304,6 +312,13 @@ extension TransactionEngine {
         TransactionError(
             .inFailedTransaction, "the shard rolled the transaction back", hint: "run the transaction again",
             shard: shard)
+    }
+
+    /// Recovery decided first (R4), as it may at any time.
+    private static func abortedByRecovery(on shard: ShardID) -> TransactionError {
+        TransactionError(
+            .serializationFailure, "recovery aborted the transaction before it was decided",
+            hint: "run the transaction again", shard: shard)
     }
 
     static func unknownShard(_ shard: ShardID) -> TransactionError {

@@ -42,7 +42,7 @@ extension TransactionEngine {
             do { try await loop.sleep(until: .now + configuration.sweepInterval) } catch { return }
             let orphans: [TransactionID]
             do throws(ShardError) {
-                orphans = try await recovery.orphans(on: shard) { await self.liveTransactions() }
+                orphans = try await recovery.orphans(on: shard, upTo: epoch) { await self.liveTransactions() }
             } catch {
                 logger.warning("shard \(shard) can't be asked for prepared transactions: \(error.message)")
                 continue

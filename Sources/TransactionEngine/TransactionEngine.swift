@@ -32,6 +32,8 @@ public actor TransactionEngine {
     private var admissionQueue = Deque<WaitList.ID>()
     private var openTransactions = 0
     private var isStopping = false
+    /// The engine has let go of the shards: whatever is not settled is its successor's.
+    private(set) var isStopped = false
     private var upkeep: [Task<Void, Never>] = []
 
     public nonisolated var unownedExecutor: UnownedSerialExecutor { loop.asUnownedSerialExecutor() }
@@ -155,6 +157,7 @@ public actor TransactionEngine {
         while openTransactions > 0 || !live.isEmpty, .now < deadline {
             try? await loop.sleep(until: .now + .milliseconds(5))
         }
+        isStopped = true
         for task in upkeep { task.cancel() }
         for pools in pools.values { await pools.close() }
     }

@@ -1,8 +1,9 @@
-@testable import BankWorkload
 import ShardBackend
 import Testing
 import TransactionCore
 import TransactionEngine
+
+@testable import BankWorkload
 
 @Suite(.serialized) struct EngineCommitTests {
     /// A table of one row on each shard, whose value is 0.
@@ -28,7 +29,7 @@ import TransactionEngine
 
     private func values(_ engine: TransactionEngine) async throws -> [Int64] {
         let results = try await engine.snapshot().read("SELECT value FROM item WHERE id = 1", on: engine.shards)
-        return try results.map { try $0[0].int64(0) }
+        return try results.map { try #require($0.first).int64(0) }
     }
 
     @Test("a commit is on every shard it wrote, once, at one timestamp, and a strong read that follows sees it")
@@ -44,7 +45,8 @@ import TransactionEngine
             #expect(one < both)
             try await shards.waitUntilSettled()
             #expect(
-                try await shards.plain("SELECT ts, participants FROM meridian.commit_log WHERE ts >= \(one) ORDER BY ts")
+                try await shards.plain(
+                    "SELECT ts, participants FROM meridian.commit_log WHERE ts >= \(one) ORDER BY ts")
                     == ["\(both)|shard1,shard2", "\(one)|shard2\n\(both)|shard1,shard2"])
             let statistics = await engine.currentStatistics()
             #expect(statistics.oneShardCommits - before.oneShardCommits == 1)
@@ -87,7 +89,9 @@ import TransactionEngine
         }
     }
 
-    @Test("a shard that was only read and lost its session before the decision aborts the transaction with 40001 or 08006")
+    @Test(
+        "a shard that was only read and lost its session before the decision aborts the transaction with 40001 or 08006"
+    )
     func readLocksLost() async throws {
         try await withItems { shards, engine in
             let transaction = try await engine.begin()
@@ -154,7 +158,9 @@ import TransactionEngine
         }
     }
 
-    @Test("a deferred constraint broken on any shard, home included, aborts the transaction on all of them", arguments: [0, 1])
+    @Test(
+        "a deferred constraint broken on any shard, home included, aborts the transaction on all of them",
+        arguments: [0, 1])
     func deferredConstraint(broken: Int) async throws {
         try await withItems { shards, engine in
             for shard in shards.shards {

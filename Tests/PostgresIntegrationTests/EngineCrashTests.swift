@@ -1,14 +1,23 @@
-@testable import BankWorkload
 import ShardBackend
+import TestSupport
 import Testing
 import TransactionCore
 import TransactionEngine
 
+@testable import BankWorkload
+
 /// Shards that die at every named moment of a commit: R3, R4 and R5.
 @Suite(.serialized) struct EngineCrashTests {
+    /// The shard that is killed, by its place.
+    private enum Victim: Int, CaseIterable {
+        case home
+        case participant
+    }
+
     /// What the client of a transfer was told, checked against what became of it.
     private func check(
-        _ told: Result<Timestamp, TransactionError>, of id: TransactionID, on engine: TransactionEngine, at point: FaultPoint
+        _ told: Result<Timestamp, TransactionError>, of id: TransactionID, on engine: TransactionEngine,
+        at point: FaultPoint
     ) async throws -> Bool {
         var known: TransactionOutcome?
         try await waitUntil("the outcome of \(id), struck at \(point), is known") {
@@ -36,7 +45,7 @@ import TransactionEngine
 
     /// Kills a shard at `point` of a transfer from shard 1, the home shard, to shard 2, and starts it again.
     private func crash(
-        _ victim: TestShardIndex, at point: FaultPoint, _ bank: Bank, _ shards: EngineShards, _ engine: TransactionEngine,
+        _ victim: Victim, at point: FaultPoint, _ bank: Bank, _ shards: EngineShards, _ engine: TransactionEngine,
         _ fault: CommitFault
     ) async throws {
         try await shards.waitUntilSettled()
@@ -79,20 +88,17 @@ import TransactionEngine
         return try await body()
     }
 
-    enum TestShardIndex: Int, CaseIterable {
-        case home
-        case participant
-    }
-
-    @Test(
-        "a shard killed at any moment of a commit leaves it whole: the client was told the truth, and all is settled",
-        arguments: TestShardIndex.allCases)
-    func shardKilled(victim: TestShardIndex) async throws {
+    @Test("a shard killed at any moment of a commit leaves it whole: the client was told the truth, and all is settled")
+    func shardKilled() async throws {
         let fault = CommitFault()
         try await EngineShards.withPrivate { shards in
-            try await shards.engine { $0.faultHook = fault.hook } _: { engine in
+            try await shards.engine {
+                $0.faultHook = fault.hook
+            } _: { engine in
                 let bank = try await engine.makeBank()
-                for point in FaultPoint.allCases { try await crash(victim, at: point, bank, shards, engine, fault) }
+                for victim in Victim.allCases {
+                    for point in FaultPoint.allCases { try await crash(victim, at: point, bank, shards, engine, fault) }
+                }
             }
             try await shards.engine { engine in
                 let findings = try await BankCheck(try await Bank.open(on: engine)).run(
@@ -102,38 +108,61 @@ import TransactionEngine
         }
     }
 
-    @Test("when the answer to the home shard's COMMIT is lost, the client is told what the home shard decided")
+    /// Has the home shard's COMMIT flush and then wait for a standby that isn't there, so that it is durable and not
+    /// answered; calls `strike` at that moment.
+    private func loseAnswer(
+        _ shards: EngineShards, _ fault: CommitFault,
+        strike: @escaping @Sendable (TestShard, _ session: String) async throws -> Void
+    ) async throws {
+        let home = shards.shards[0]
+        try await home.psql("ALTER SYSTEM SET synchronous_standby_names = 'nobody'; SELECT pg_reload_conf()")
+        // The checkpointer has to hear of it too.
+        try await Task.sleep(for: .milliseconds(200))
+        let waiting = "SELECT pid FROM pg_stat_activity WHERE wait_event = 'SyncRep'"
+        fault.arm(at: .duringDecision) { _ in
+            do {
+                var session = ""
+                try await waitUntil("COMMIT waits for its standby") {
+                    session = try await home.psql(waiting)
+                    return !session.isEmpty
+                }
+                try await home.psql("ALTER SYSTEM RESET synchronous_standby_names")
+                try await strike(home, session)
+            } catch {
+                Issue.record(error)
+            }
+        }
+    }
+
+    @Test(
+        "when the answer to the home shard's COMMIT is lost, the client is told what the home shard decided, or that it is unknown"
+    )
     func answerLost() async throws {
         let fault = CommitFault()
-        try await EngineShards.withShared { shards in
-            try await shards.engine { $0.faultHook = fault.hook } _: { engine in
+        try await EngineShards.withPrivate { shards in
+            try await shards.engine {
+                $0.faultHook = fault.hook
+            } _: { engine in
                 let bank = try await engine.makeBank()
-                for round: Int64 in 1...6 {
-                    try await shards.waitUntilSettled()
-                    let home = shards.shards[0]
-                    // The home session is ended around its COMMIT: sometimes before, sometimes after.
-                    fault.arm(at: round % 2 == 0 ? .duringDecision : .afterPrepareBeforeDecision) { _ in
-                        _ = try? await home.psql(
-                            """
-                            SELECT pg_terminate_backend(pid) FROM pg_stat_activity
-                            WHERE application_name LIKE 'meridian node%' AND datname = current_database()
-                            """)
-                    }
-                    let before = try await shards.plainSums()
-                    let told: Result<Timestamp, TransactionError>
-                    do {
-                        guard case .committed(let timestamp) = try await bank.transfer(1, from: 0, to: 1) else { return }
-                        told = .success(timestamp)
-                    } catch let error as TransactionError {
-                        told = .failure(error)
-                        #expect(error.outcome == .aborted, "the home shard is reachable, so the outcome is known")
-                    }
-                    let isCommitted = try await check(
-                        told, of: try #require(fault.struck), on: engine, at: .duringDecision)
-                    try await shards.waitUntilSettled()
-                    let moved: Int64 = isCommitted ? 1 : 0
-                    #expect(try await shards.plainSums() == [before[0] - moved, before[1] + moved])
+                try await shards.waitUntilSettled()
+                try await loseAnswer(shards, fault) { home, session in
+                    try await home.psql("SELECT pg_terminate_backend(\(session)), pg_reload_conf()")
                 }
+                guard case .committed(let timestamp) = try await bank.transfer(10, from: 0, to: 1) else { return }
+                #expect(fault.struck?.commitTimestamp == timestamp)
+                try await shards.waitUntilSettled()
+                #expect(try await shards.plainSums() == [290, 310])
+
+                try await loseAnswer(shards, fault) { home, _ in await home.server.kill() }
+                let error = try await #require(throws: TransactionError.self) {
+                    try await bank.transfer(10, from: 0, to: 1)
+                }
+                let id = try #require(fault.struck)
+                #expect(error.outcome == .indeterminate(id))
+                try await shards.shards[0].server.start()
+                #expect(try await check(.failure(error), of: id, on: engine, at: .duringDecision))
+                try await shards.waitUntilSettled()
+                #expect(try await shards.plainSums() == [280, 320])
             }
         }
     }

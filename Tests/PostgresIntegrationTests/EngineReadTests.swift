@@ -1,4 +1,3 @@
-@testable import BankWorkload
 import BoundedTime
 import ShardBackend
 import ShardSchema
@@ -7,6 +6,8 @@ import TransactionCore
 import TransactionEngine
 import TwoPhaseCommit
 
+@testable import BankWorkload
+
 /// Reads at a timestamp: R8, R9 and R10.
 @Suite(.serialized) struct EngineReadTests {
     private static let balance: SQLStatement = "SELECT balance FROM account WHERE id IN (0, 1)"
@@ -14,7 +15,8 @@ import TwoPhaseCommit
     /// The balances of accounts 0 and 1, on shards 1 and 2.
     private func balances(_ engine: TransactionEngine, _ bound: ReadBound = .strong) async throws -> [Int64] {
         let snapshot = try await engine.snapshot(bound)
-        return try await snapshot.read(Self.balance, in: "bank", on: engine.shards).map { try $0[0].int64(0) }
+        let results = try await snapshot.read(Self.balance, in: "bank", on: engine.shards)
+        return try results.map { try #require($0.first).int64(0) }
     }
 
     private func committed(_ end: Bank.TransferEnd) throws -> Timestamp {
@@ -92,11 +94,14 @@ import TwoPhaseCommit
         }
     }
 
-    @Test("a strong read after an acknowledgement waits for a shard that has not applied yet; a plain one would be wrong")
+    @Test(
+        "a strong read after an acknowledgement waits for a shard that has not applied yet; a plain one would be wrong")
     func waitsForApply() async throws {
         let gate = CommitGate(at: .afterAnswerBeforeApply)
         try await EngineShards.withShared { shards in
-            try await shards.engine { $0.faultHook = gate.hook } _: { engine in
+            try await shards.engine {
+                $0.faultHook = gate.hook
+            } _: { engine in
                 let bank = try await engine.makeBank()
                 try await shards.waitUntilSettled()
                 gate.arm()
@@ -127,7 +132,9 @@ import TwoPhaseCommit
         let gate = CommitGate(at: .afterPrepareBeforeDecision)
         let query: SQLStatement = "SELECT balance FROM account WHERE id = 1"
         try await EngineShards.withShared { shards in
-            try await shards.engine { $0.faultHook = gate.hook } _: { engine in
+            try await shards.engine {
+                $0.faultHook = gate.hook
+            } _: { engine in
                 let bank = try await engine.makeBank()
                 gate.arm()
                 // R10's counter-example: T1 is prepared and undecided; T2 gets a later timestamp and is acknowledged.

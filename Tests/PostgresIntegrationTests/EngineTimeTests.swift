@@ -1,9 +1,10 @@
-@testable import BankWorkload
 import BoundedTime
 import ShardBackend
 import Testing
 import TransactionCore
 import TransactionEngine
+
+@testable import BankWorkload
 
 /// Commit timestamps and the clock: R1 and R2.
 @Suite(.serialized) struct EngineTimeTests {
@@ -50,7 +51,8 @@ import TransactionEngine
         }
     }
 
-    @Test("a clock that was set back refuses commits and reads with 58M01, nothing is committed, and work goes on after")
+    @Test(
+        "a clock that was set back refuses commits and reads with 58M01, nothing is committed, and work goes on after")
     func steppedBack() async throws {
         let clock = AdjustableClock()
         try await EngineShards.withShared { shards in
@@ -86,7 +88,9 @@ import TransactionEngine
         let clock = AdjustableClock(uncertainty: .milliseconds(100))
         let fault = CommitFault()
         try await EngineShards.withShared { shards in
-            try await shards.engine(clock: clock) { $0.faultHook = fault.hook } _: { engine in
+            try await shards.engine(clock: clock) {
+                $0.faultHook = fault.hook
+            } _: { engine in
                 let bank = try await engine.makeBank()
                 try await shards.waitUntilSettled()
                 fault.arm(at: .duringCommitWait) { _ in clock.refuse(.steppedBack(by: .seconds(1))) }
