@@ -41,6 +41,8 @@ struct ConnectionPoolState {
     private let bound: Int
     private var idle: [ConnectionID] = []
     private var leased: Set<ConnectionID> = []
+    /// Leased, and ended meanwhile.
+    private var broken: Set<ConnectionID> = []
     private var opening: Set<ConnectionID> = []
     private var waiters = Deque<WaiterID>()
     /// Nil when the last attempt to connect succeeded.
@@ -128,8 +130,12 @@ struct ConnectionPoolState {
         return [openOne()]
     }
 
-    /// The server ended a connection. A leased one counts until it is given back.
+    /// The server ended a connection. A leased one counts against the bound until it is given back.
     mutating func ended(_ id: ConnectionID) -> [Action] {
+        if leased.contains(id) {
+            broken.insert(id)
+            return failWaitersIfDown()
+        }
         guard let position = idle.firstIndex(of: id) else { return [] }
         idle.remove(at: position)
         statistics.lost += 1
@@ -139,6 +145,7 @@ struct ConnectionPoolState {
     /// A lease is over. A connection that is closed, or left in a transaction, is not to be used again.
     mutating func giveBack(_ id: ConnectionID, isReusable: Bool) -> [Action] {
         precondition(leased.remove(id) != nil, "connection \(id.number) was given back twice")
+        broken.remove(id)
         guard isReusable, !isClosed else {
             statistics.lost += 1
             return [.close(id)] + failWaitersIfDown() + openForWaiters()
@@ -174,7 +181,7 @@ struct ConnectionPoolState {
     }
 
     private mutating func failWaitersIfDown() -> [Action] {
-        if idle.isEmpty, leased.isEmpty, opening.isEmpty { failure?.isDown = true }
+        if idle.isEmpty, leased.count == broken.count, opening.isEmpty { failure?.isDown = true }
         defer { count() }
         guard let error = downError else { return [] }
         defer { waiters = [] }

@@ -208,10 +208,13 @@ public final class EventLoop: SerialExecutor, TaskExecutor, @unchecked Sendable 
 
     /// Returns how many of `events` were filled in; a `timeout` of nil is for ever.
     private func wait(_ events: inout [epoll_event], timeout: Duration?) -> Int {
-        guard var limit = timeout.map(timespec.init) else {
-            return max(0, Int(epoll_wait(poller, &events, Int32(events.count), -1)))
+        let count = withUnsafePointer(to: timespec(timeout ?? .zero)) { limit in
+            epoll_pwait2(poller, &events, Int32(events.count), timeout == nil ? nil : limit, nil)
         }
-        return max(0, Int(epoll_pwait2(poller, &events, Int32(events.count), &limit, nil)))
+        // Kernels before 5.11 lack the call; rounding up, timers are then late by up to a millisecond.
+        guard count < 0, errno == ENOSYS else { return max(0, Int(count)) }
+        let milliseconds = timeout.map { Int32(clamping: Int64(($0 / .milliseconds(1)).rounded(.up))) } ?? -1
+        return max(0, Int(epoll_wait(poller, &events, Int32(events.count), milliseconds)))
     }
 
     // MARK: Sockets

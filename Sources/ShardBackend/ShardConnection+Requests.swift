@@ -88,22 +88,19 @@ extension ShardConnection {
 
     /// Sends what is at the front of the line as far as that may be sent now.
     func sendWaiting() {
-        while let handle, let exchange = waiting.first, maySend(exchange) {
+        while let exchange = waiting.first, maySend(exchange) {
+            if exchange.isPipeline { deallocateDiscarded() }
+            guard let handle else { return }
             waiting.removeFirst()
+            inFlight.append(exchange)
             switch exchange.request {
-            case .pipeline(let statements):
-                deallocateDiscarded(handle)
-                inFlight.append(exchange)
-                sendPipeline(statements, of: exchange, handle)
+            case .pipeline(let statements): sendPipeline(statements, of: exchange, handle)
             case .script(let text):
-                inFlight.append(exchange)
-                guard setPipelineMode(false, handle), PQsendQuery(handle.pointer, text) == 1 else {
+                guard handle.setPipelineMode(false), PQsendQuery(handle.pointer, text) == 1 else {
                     return lost(handle)
                 }
                 flush(handle)
-            case .session:
-                inFlight.append(exchange)
-                exchange.resume(with: .success([]))
+            case .session: exchange.resume(with: .success([]))
             }
         }
     }
@@ -115,10 +112,10 @@ extension ShardConnection {
     }
 
     /// Has the server forget statements that gave way to others, in a pipeline of its own whose outcome nobody minds.
-    private func deallocateDiscarded(_ handle: LibPQHandle) {
-        guard !discardedNames.isEmpty, inFlight.isEmpty, PQtransactionStatus(handle.pointer) == PQTRANS_IDLE else {
-            return
-        }
+    private func deallocateDiscarded() {
+        guard !discardedNames.isEmpty, inFlight.isEmpty, let handle,
+            PQtransactionStatus(handle.pointer) == PQTRANS_IDLE
+        else { return }
         let deallocations = discardedNames.map { SQLStatement("DEALLOCATE \($0)", isPrepared: false) }
         discardedNames = []
         let exchange = Exchange(.pipeline(deallocations), deadline: nil)
@@ -128,7 +125,7 @@ extension ShardConnection {
 
     private func sendPipeline(_ statements: [SQLStatement], of exchange: Exchange, _ handle: LibPQHandle) {
         let connection = handle.pointer
-        guard setPipelineMode(true, handle) else { return lost(handle) }
+        guard handle.setPipelineMode(true) else { return lost(handle) }
         exchange.results.reserveCapacity(statements.count)
         exchange.steps.reserveCapacity(statements.count * 2)
         for (index, statement) in statements.enumerated() {
@@ -166,11 +163,6 @@ extension ShardConnection {
         } == 1
     }
 
-    func setPipelineMode(_ isOn: Bool, _ handle: LibPQHandle) -> Bool {
-        guard isOn != (PQpipelineStatus(handle.pointer) != PQ_PIPELINE_OFF) else { return true }
-        return (isOn ? PQenterPipelineMode(handle.pointer) : PQexitPipelineMode(handle.pointer)) == 1
-    }
-
     // MARK: Deadlines
 
     /// Makes sure that ``checkDeadlines()`` runs at `deadline`. It runs seldom: a timer is left to fire although the
@@ -200,6 +192,12 @@ extension ShardConnection {
         if let soonest = (pending + [cancelExpiry].compactMap(\.self)).min() { armTimer(at: soonest) }
     }
 
+    func startGrace() {
+        let expiry = ContinuousClock.now + settings.cancelGrace
+        cancelExpiry = expiry
+        armTimer(at: expiry)
+    }
+
     /// The caller of `exchange` no longer wants it.
     func interrupt(_ exchange: Exchange, _ reason: ShardError.Kind) {
         guard !exchange.isOver, exchange.interruption == nil else { return }
@@ -209,9 +207,7 @@ extension ShardConnection {
             return over(exchange, .failure(ShardError(reason, Exchange.message(of: reason))))
         }
         guard inFlight.contains(where: { $0 === exchange }) else { return }
-        let expiry = ContinuousClock.now + settings.cancelGrace
-        if cancelExpiry == nil { cancelExpiry = expiry }
-        armTimer(at: expiry)
+        if cancelExpiry == nil { startGrace() }
         if exchange.isSession { abandon(exchange) }
         // A cancel request stops whatever runs; it has to wait until that is this exchange.
         if inFlight.first === exchange { sendCancelRequest() }

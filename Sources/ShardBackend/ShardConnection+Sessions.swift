@@ -112,7 +112,7 @@ extension ShardConnection {
         guard let handle, exchange.failure == nil else {
             throw exchange.failure ?? ShardError(.closed, "the connection was closed")
         }
-        guard setPipelineMode(inPipelineMode, handle), send(handle.pointer, &parameterBuffer) else {
+        guard handle.setPipelineMode(inPipelineMode), send(handle.pointer, &parameterBuffer) else {
             throw lostInSession(exchange, handle)
         }
         flush(handle)
@@ -128,27 +128,21 @@ extension ShardConnection {
     /// is thrown.
     private func nextResult(of exchange: Exchange) async throws(ShardError) -> OpaquePointer? {
         while !exchange.isOver {
-            guard exchange.failure == nil, let handle, PQisBusy(handle.pointer) == 0 else {
+            guard exchange.failure == nil, let handle else {
                 await waitForSocket(exchange)
                 continue
             }
-            guard let result = takeSessionResult(handle) else {
-                finish(exchange)
-                break
+            switch handle.takeResult() {
+            case .nothing: await waitForSocket(exchange)
+            case .end: finish(exchange)
+            case .disorder: lost(handle)
+            case .result(let result):
+                guard PQresultStatus(result) == PGRES_FATAL_ERROR else { return result }
+                take(errorOf: result, of: exchange, statementIndex: 0)
+                takeResults(handle)
             }
-            guard PQresultStatus(result) == PGRES_FATAL_ERROR else { return result }
-            take(errorOf: result, of: exchange, statementIndex: 0)
-            if drain(handle) { finish(exchange) }
         }
         if let failure = exchange.failure { throw failure }
-        return nil
-    }
-
-    /// Takes what is there, nil at the end: after the Sync in pipeline mode, else after a null.
-    private func takeSessionResult(_ handle: LibPQHandle) -> OpaquePointer? {
-        guard let result = PQgetResult(handle.pointer) ?? PQgetResult(handle.pointer) else { return nil }
-        guard PQresultStatus(result) == PGRES_PIPELINE_SYNC else { return result }
-        PQclear(result)
         return nil
     }
 
@@ -215,41 +209,7 @@ extension ShardConnection {
             exchange.failure = ShardError(interruption, Exchange.message(of: interruption))
         }
         watch(handle, for: interest.union(.readable))
-        if drain(handle) { finish(exchange) }
-    }
-
-    /// Reads and drops what is there. Returns whether that was all.
-    func drain(_ handle: LibPQHandle) -> Bool {
-        while isOpen, PQisBusy(handle.pointer) == 0 {
-            guard let result = takeSessionResult(handle) else { return true }
-            switch PQresultStatus(result) {
-            case PGRES_COPY_IN, PGRES_COPY_OUT, PGRES_COPY_BOTH:
-                guard endCopy(handle, result) else { return false }
-            case PGRES_FATAL_ERROR:
-                if let front = inFlight.first { take(errorOf: result, of: front, statementIndex: nil) }
-            default: PQclear(result)
-            }
-        }
-        return false
-    }
-
-    /// Makes an unwanted COPY end. Returns whether its outcome comes next, rather than more of its data.
-    func endCopy(_ handle: LibPQHandle, _ result: OpaquePointer) -> Bool {
-        defer { PQclear(result) }
-        guard PQresultStatus(result) == PGRES_COPY_OUT else {
-            guard PQputCopyEnd(handle.pointer, "the client gave up") == 1 else {
-                lost(handle)
-                return false
-            }
-            flush(handle)
-            return true
-        }
-        while true {
-            var buffer: UnsafeMutablePointer<CChar>?
-            let count = PQgetCopyData(handle.pointer, &buffer, 1)
-            guard count > 0 else { return count != 0 }
-            PQfreemem(buffer)
-        }
+        takeResults(handle)
     }
 }
 

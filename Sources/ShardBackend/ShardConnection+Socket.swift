@@ -58,44 +58,37 @@ extension ShardConnection: ReadinessHandler {
 
     // MARK: Answers
 
-    private func takeResults(_ handle: LibPQHandle) {
+    /// Takes what has arrived for the exchanges in front, as far as it is not for the owner of a session to take.
+    func takeResults(_ handle: LibPQHandle) {
         while let front = inFlight.first, isOpen {
-            switch front.request {
-            case .pipeline(let statements):
-                guard takePipelineResults(of: front, statements, handle) else { return }
-            case .script:
-                guard takeScriptResults(of: front, handle) else { return }
-            case .session:
-                if front.failure == nil { return resumeSessionWaiter() }
-                guard drain(handle) else { return }
+            if front.isSession, front.failure == nil { return resumeSessionWaiter() }
+            switch handle.takeResult() {
+            case .nothing: return
+            case .end: finish(front)
+            case .disorder: lost(handle)
+            case .result(let result):
+                guard take(result, of: front, handle) else { return }
             }
-            finish(front)
         }
     }
 
-    /// Returns whether the exchange is over.
-    private func takePipelineResults(
-        of exchange: Exchange, _ statements: [SQLStatement], _ handle: LibPQHandle
-    ) -> Bool {
-        while isOpen, PQisBusy(handle.pointer) == 0 {
-            // Each answer is followed by a null, so two nulls in a row can't be.
-            guard let result = PQgetResult(handle.pointer) ?? PQgetResult(handle.pointer) else {
-                lost(handle)
-                return false
-            }
-            let status = PQresultStatus(result)
-            guard status != PGRES_PIPELINE_SYNC else {
-                PQclear(result)
-                return true
-            }
-            guard let step = exchange.steps.popLast() else {
-                PQclear(result)
-                end(ShardError(.connectionLost, "the server answered more than it was asked"))
-                return false
-            }
-            take(result, status, for: step, statements[step.statement], of: exchange)
+    /// Returns whether to go on taking results.
+    private func take(_ result: OpaquePointer, of exchange: Exchange, _ handle: LibPQHandle) -> Bool {
+        switch exchange.request {
+        case .pipeline(let statements):
+            takePipelineResult(result, of: exchange, statements)
+            return true
+        case .script: return takeScriptResult(result, of: exchange, handle)
+        case .session: return drop(result, of: exchange, handle)
         }
-        return false
+    }
+
+    private func takePipelineResult(_ result: OpaquePointer, of exchange: Exchange, _ statements: [SQLStatement]) {
+        guard let step = exchange.steps.popLast() else {
+            PQclear(result)
+            return end(ShardError(.connectionLost, "the server answered more than it was asked"))
+        }
+        take(result, PQresultStatus(result), for: step, statements[step.statement], of: exchange)
     }
 
     private func take(
@@ -124,23 +117,45 @@ extension ShardConnection: ReadinessHandler {
         }
     }
 
-    /// Returns whether the exchange is over.
-    private func takeScriptResults(of exchange: Exchange, _ handle: LibPQHandle) -> Bool {
-        while isOpen, PQisBusy(handle.pointer) == 0 {
-            guard let result = PQgetResult(handle.pointer) else { return true }
-            switch PQresultStatus(result) {
-            case PGRES_FATAL_ERROR:
-                take(errorOf: result, of: exchange, statementIndex: exchange.results.count)
-            case PGRES_COPY_IN, PGRES_COPY_OUT, PGRES_COPY_BOTH:
-                if exchange.failure == nil {
-                    exchange.failure = ShardError(
-                        .invalidUse, "COPY can't be run in a script", statementIndex: exchange.results.count)
-                }
-                guard endCopy(handle, result) else { return false }
-            default: exchange.results.append(SQLResult(owning: result))
+    private func takeScriptResult(_ result: OpaquePointer, of exchange: Exchange, _ handle: LibPQHandle) -> Bool {
+        switch PQresultStatus(result) {
+        case PGRES_FATAL_ERROR:
+            take(errorOf: result, of: exchange, statementIndex: exchange.results.count)
+            return true
+        case PGRES_COPY_IN, PGRES_COPY_OUT, PGRES_COPY_BOTH:
+            if exchange.failure == nil {
+                exchange.failure = ShardError(
+                    .invalidUse, "COPY can't be run in a script", statementIndex: exchange.results.count)
             }
+            return drop(result, of: exchange, handle)
+        default:
+            exchange.results.append(SQLResult(owning: result))
+            return true
         }
-        return false
+    }
+
+    /// Makes an unwanted answer go away. Returns false when the rest of it is still to come.
+    private func drop(_ result: OpaquePointer, of exchange: Exchange, _ handle: LibPQHandle) -> Bool {
+        let status = PQresultStatus(result)
+        guard status != PGRES_FATAL_ERROR else {
+            take(errorOf: result, of: exchange, statementIndex: nil)
+            return true
+        }
+        PQclear(result)
+        if status == PGRES_COPY_IN {
+            guard PQputCopyEnd(handle.pointer, "the client gave up") == 1 else {
+                lost(handle)
+                return false
+            }
+            flush(handle)
+        }
+        guard status == PGRES_COPY_OUT else { return true }
+        while true {
+            var buffer: UnsafeMutablePointer<CChar>?
+            let count = PQgetCopyData(handle.pointer, &buffer, 1)
+            guard count > 0 else { return count != 0 }
+            PQfreemem(buffer)
+        }
     }
 
     /// Keeps the first error of an exchange. One without a SQLSTATE is libpq's: the connection is broken.
@@ -165,8 +180,13 @@ extension ShardConnection: ReadinessHandler {
         } else {
             over(exchange, .success(exchange.results))
         }
-        if !isCancelUnderWay { cancelExpiry = nil }
-        if let front = inFlight.first, front.interruption != nil { sendCancelRequest() }
+        if inFlight.first?.interruption != nil {
+            // It could not be stopped before; its grace begins now.
+            startGrace()
+            sendCancelRequest()
+        } else if !isCancelUnderWay {
+            cancelExpiry = nil
+        }
         sendWaiting()
     }
 }

@@ -171,27 +171,3 @@ public actor ShardConnection {
         exchange.resume(with: outcome)
     }
 }
-
-/// Owns a libpq connection. It is used only on the loop of the actor that has it, and freed with it.
-final class LibPQHandle: @unchecked Sendable {
-    let pointer: OpaquePointer
-
-    init(_ pointer: OpaquePointer) {
-        self.pointer = pointer
-    }
-
-    deinit {
-        PQfinish(pointer)
-    }
-
-    var socket: Int32 { PQsocket(pointer) }
-
-    /// What libpq says went wrong.
-    var errorMessage: String { Self.oneLine(PQerrorMessage(pointer)) }
-
-    /// A message of libpq's in the style of PostgreSQL's.
-    static func oneLine(_ message: UnsafePointer<CChar>) -> String {
-        String(cString: message).split(whereSeparator: \.isNewline).map { $0.drop(while: \.isWhitespace) }
-            .joined(separator: "; ")
-    }
-}

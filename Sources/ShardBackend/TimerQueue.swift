@@ -21,6 +21,9 @@ struct TimerQueue {
     private var bodies: [ID: @Sendable () -> Void] = [:]
     private var lastNumber: UInt64 = 0
 
+    /// How many entries take up memory.
+    var pendingCount: Int { heap.count }
+
     mutating func add(at deadline: ContinuousClock.Instant, _ body: @escaping @Sendable () -> Void) -> ID {
         lastNumber += 1
         let id = ID(number: lastNumber)

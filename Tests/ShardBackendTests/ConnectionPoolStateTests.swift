@@ -151,6 +151,19 @@ import TransactionCore
         #expect(pool.retryDue() == [.open(connection(3))], "it is tried although nobody waits")
     }
 
+    @Test("the shard is down although connections are leased, when they have ended too")
+    func leasedConnectionsEnd() {
+        var pool = makePool(bound: 3, leased: 2)
+        #expect(pool.wait(waiter(3)) == [.open(connection(3))])
+        #expect(pool.ended(connection(1)) == [])
+        #expect(pool.notOpened(connection(3), refused) == [.retry(after: .milliseconds(50))])
+        #expect(pool.ended(connection(2)) == [.fail(waiter(3), down)])
+        #expect(pool.giveBack(connection(1), isReusable: false) == [.close(connection(1))])
+        #expect(pool.wait(waiter(4)) == [.fail(waiter(4), down)])
+        #expect(pool.retryDue() == [.open(connection(4))])
+        #expect(pool.opened(connection(4)) == [])
+    }
+
     @Test("a closed pool leases nothing and closes what comes back")
     func closing() {
         let closed = ShardError(.closed, "the pool was closed")

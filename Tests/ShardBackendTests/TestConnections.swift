@@ -20,7 +20,7 @@ extension TestShard {
     ) async throws -> ShardConnection {
         try await ShardConnection.connect(
             to: ConnectionSettings(conninfo, overrides: overrides), on: TestLoop.shared(),
-            deadline: .now + .seconds(10), handlers: handlers)
+            deadline: .now + .seconds(30), handlers: handlers)
     }
 }
 
@@ -63,11 +63,11 @@ func expectShardError(
     return nil
 }
 
-/// Waits until `condition` holds, and fails the test when it does not within 10 s.
+/// Waits until `condition` holds, and fails the test when it does not within 30 s.
 func waitUntil(
     _ what: String, sourceLocation: SourceLocation = #_sourceLocation, _ condition: () async throws -> Bool
 ) async throws {
-    let deadline = ContinuousClock.now + .seconds(10)
+    let deadline = ContinuousClock.now + .seconds(30)
     while try await !condition() {
         guard ContinuousClock.now < deadline else {
             Issue.record("waited in vain: \(what)", sourceLocation: sourceLocation)
