@@ -118,7 +118,8 @@ import TransactionEngine
                 try await shards.plain(committed).allSatisfy { (Int($0) ?? 0) > 20 }
             }
             first.signal(SIGSTOP)
-            // Its lock lasts as long as its session; a machine that is gone loses it by TCP keepalive, or an operator ends it.
+            // Its lock lasts as long as its session; a machine that is gone loses it by TCP keepalive, or an operator
+            // ends it.
             for shard in shards.shards {
                 try await shard.psql(
                     """
