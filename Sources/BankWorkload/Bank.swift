@@ -68,7 +68,7 @@ public struct Bank: Sendable {
     }
 
     /// The sum of all accounts at `snapshot`.
-    func sum(at snapshot: Snapshot) async throws -> Int64 {
+    public func sum(at snapshot: Snapshot) async throws -> Int64 {
         let statement = SQLStatement("SELECT coalesce(sum(balance), 0)::bigint FROM account")
         let results = try await snapshot.read(statement, in: Self.schema, on: engine.shards)
         return try results.reduce(0) { try $0 + $1[0].int64(0) }

@@ -17,13 +17,24 @@ struct BenchCluster {
     init(_ cluster: LocalCluster, accounts: Int64) async throws {
         shards = cluster.servers.map { ShardConfiguration(id: ShardID($0.name)!, conninfo: $0.conninfo()) }
         self.accounts = accounts
-        try await migrate()
+        try await Self.migrate(shards)
         try BareTransfers.create(accounts: accounts, conninfos: shards.map(\.conninfo))
         try await withEngine(uncertainty: .zero) { engine in
             // Nobody is ever refused: the bare transfers don't look at balances either.
             _ = try await Bank.create(accounts: accounts, balance: 1_000_000, replacing: false, on: engine)
         }
         for shard in shards { try BareConnection(shard.conninfo).execute(["VACUUM (ANALYZE) bank.account"]) }
+    }
+
+    private static func migrate(_ shards: [ShardConfiguration]) async throws {
+        let loop = try EventLoop()
+        defer { loop.shutdown() }
+        for shard in shards {
+            let connection = try await ShardConnection.connect(to: try ConnectionSettings(shard.conninfo), on: loop)
+            _ = try await Migrator(connection).apply()
+            _ = try await Migrator(connection).claim(shard.id, of: "6f1d0b9e-3c1f-4d0f-9a55-0f8a8e1f2c11")
+            await connection.close()
+        }
     }
 
     func postgresVersion() throws -> String {
@@ -85,21 +96,12 @@ struct BenchCluster {
         }
     }
 
-    private func load(_ clients: Int, _ duration: Duration) -> BankLoad {
+    func load(_ clients: Int, _ duration: Duration) -> BankLoad {
         var load = BankLoad(seed: .random(in: 0 ... .max))
         load.clients = clients
         load.duration = duration
         load.crossShard = 1
         load.readFraction = 0
         return load
-    }
-}
-extension BenchCluster {
-    func migrate() async throws {
-        for shard in shards {
-            let c = try BareConnection(shard.conninfo)
-            try c.execute(Migration.all.map(\.sql))
-            try c.execute(["INSERT INTO meridian.identity VALUES (true, gen_random_uuid(), '\(shard.id)')"])
-        }
     }
 }

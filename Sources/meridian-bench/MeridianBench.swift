@@ -14,7 +14,7 @@ struct MeridianBench: AsyncParsableCommand {
               ops/bench transfers --quick    the same in under a minute
               ops/bench sums --json sums.json
             """,
-        subcommands: [Transfers.self])
+        subcommands: [Transfers.self, Sums.self, Memory.self])
 }
 
 /// What every benchmark takes.
