@@ -95,7 +95,11 @@ import Testing
                 return count > 2000 ? nil : Array("\\\\x".utf8) + chunk
             }
             try await shard.ask(
-                "CREATE FUNCTION slow() RETURNS trigger LANGUAGE plpgsql AS $$ BEGIN PERFORM pg_advisory_xact_lock(1); RETURN NEW; END $$; CREATE TRIGGER t BEFORE INSERT ON t FOR EACH ROW EXECUTE FUNCTION slow()"
+                """
+                CREATE FUNCTION slow() RETURNS trigger LANGUAGE plpgsql
+                AS $$ BEGIN PERFORM pg_advisory_xact_lock(1); RETURN NEW; END $$;
+                CREATE TRIGGER t BEFORE INSERT ON t FOR EACH ROW EXECUTE FUNCTION slow()
+                """
             )
             let blocker = try await shard.connect()
             _ = try await blocker.run("SELECT pg_advisory_lock(1)")
@@ -136,6 +140,19 @@ import Testing
                 _ = try await connection.copyIn("COPY t TO STDOUT", from: bad)
             }
             #expect(try await connection.run("SELECT count(*) FROM t")[0].int64(0) == 0)
+        }
+    }
+
+    @Test(
+        "COPY in a pipeline costs the connection, but neither hangs nor crashes",
+        arguments: ["FROM STDIN", "TO STDOUT"])
+    func copyInPipeline(direction: String) async throws {
+        try await withConnection { connection, _ in
+            _ = try await connection.runSimple("CREATE TABLE t (a int)")
+            await expectShardError({ $0.kind == .connectionLost }) {
+                _ = try await connection.run(["SELECT 1", SQLStatement("COPY t \(direction)")])
+            }
+            #expect(await !connection.isOpen)
         }
     }
 }
