@@ -10,8 +10,8 @@ import TwoPhaseCommit
 /// 4. Read the newest commit timestamp of every shard: it is final, because nothing older can commit any more.
 /// 5. Serve.
 ///
-/// Steps 2 and 4 run in the sessions that hold the locks. A process that lost one of them, because it was paused perhaps,
-/// thereby fails instead of raising the epoch under the next one's hands, and begins again.
+/// Steps 2 and 4 run in the sessions that hold the locks. A process that lost one of them, because it was paused
+/// perhaps, thereby fails instead of raising the epoch under the next one's hands, and begins again.
 extension SimulatedNode {
     func start() {
         note("started")
