@@ -29,13 +29,7 @@ let package = Package(
         .target(name: "TwoPhaseCommit", dependencies: ["TransactionCore", "BoundedTime"]),
 
         // Simulation: a deterministic twin of the shells below, over the real pure targets above.
-        .target(
-            name: "SimulationKit",
-            dependencies: [
-                "TransactionCore", "BoundedTime", "TwoPhaseCommit",
-                .product(name: "HeapModule", package: "swift-collections"),
-            ]
-        ),
+        .target(name: "SimulationKit", dependencies: ["TransactionCore", "BoundedTime", "TwoPhaseCommit"]),
 
         // Shells: one outside thing each.
         .target(name: "SystemClock", dependencies: ["BoundedTime", "CLinux"]),

@@ -1,4 +1,3 @@
-import HeapModule
 import TransactionCore
 
 /// Nanoseconds of simulated time.
@@ -19,20 +18,8 @@ final class Scheduler {
     private(set) var now = Scheduler.epoch
     var random: SeededGenerator
     private(set) var trace: [TraceEvent] = []
-    private var events = Heap<Event>()
+    private var events = EventQueue()
     private(set) var eventCount = 0
-
-    private struct Event: Comparable {
-        let time: Timestamp
-        let number: Int
-        let body: () -> Void
-
-        static func < (lhs: Event, rhs: Event) -> Bool {
-            lhs.time == rhs.time ? lhs.number < rhs.number : lhs.time < rhs.time
-        }
-
-        static func == (lhs: Event, rhs: Event) -> Bool { lhs.number == rhs.number }
-    }
 
     init(seed: UInt64) {
         random = SeededGenerator(seed: seed)
@@ -41,22 +28,21 @@ final class Scheduler {
     /// Lets `body` happen after `delay`.
     func after(_ delay: Nanoseconds, _ body: @escaping () -> Void) {
         eventCount += 1
-        events.insert(Event(time: now.advanced(byNanoseconds: max(0, delay)), number: eventCount, body: body))
+        events.insert(EventQueue.Event(time: now.rawValue + max(0, delay), number: eventCount, body: body))
     }
 
     /// Lets things happen until `isOver` says so or `deadline` is reached.
     func run(until deadline: Timestamp, orUntil isOver: () -> Bool = { false }) {
         while !isOver() {
-            guard let event = events.min, event.time <= deadline else { return now = deadline }
-            events.removeMin()
-            now = event.time
-            event.body()
+            guard let time = events.firstTime, time <= deadline.rawValue else { return now = deadline }
+            now = Timestamp(rawValue: time)
+            events.removeFirst().body()
         }
     }
 
     /// Nothing that was to happen will.
     func cancelAll() {
-        events = Heap()
+        events = EventQueue()
     }
 
     /// Notes what happened, for people and for the test that one seed gives one run.

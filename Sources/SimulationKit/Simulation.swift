@@ -119,8 +119,7 @@ private struct RunPlan {
 }
 
 extension RunPlan {
-    /// One process after the other takes over while commits of the one before hang in slow flushes; little else goes
-    /// wrong.
+    /// One process after the other takes over while commits of the one before hang in slow flushes; little else fails.
     private mutating func takeOverConstantly() {
         conditions.shard.stallProbability = 0.15
         conditions.network.breakProbability = 0
