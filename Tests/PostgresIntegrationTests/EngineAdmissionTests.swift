@@ -129,7 +129,7 @@ import TransactionEngine
     }
 
     @Test(
-        "a home shard that hangs during COMMIT leaves the client waiting no longer than it must, told that it is unknown"
+        "a home shard that hangs in COMMIT leaves the client waiting no longer than it must, told it is unknown"
     )
     func pausedHome() async throws {
         let fault = CommitFault()

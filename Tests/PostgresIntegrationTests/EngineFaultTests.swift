@@ -75,7 +75,7 @@ import TransactionEngine
     }
 
     @Test(
-        "a server that can't prepare transactions aborts cross-shard commits by its own error, and serves one-shard ones"
+        "a server that can't prepare transactions refuses cross-shard commits with its own error and serves others"
     )
     func noPreparedTransactions() async throws {
         try await EngineShards.withPrivate(settings: ["max_prepared_transactions": "0"]) { shards in
