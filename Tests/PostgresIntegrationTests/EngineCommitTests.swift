@@ -22,6 +22,8 @@ import TransactionEngine
                 _ = try await engine.transaction { transaction in
                     for shard in shards.ids { _ = try await transaction.execute(Self.makeItem, on: shard) }
                 }
+                // Waits until every shard has applied it (R8): plain statements find no table before.
+                #expect(try await values(engine) == Array(repeating: 0, count: count))
                 try await body(shards, engine)
             }
         }

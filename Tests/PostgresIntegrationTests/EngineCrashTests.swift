@@ -135,7 +135,7 @@ import TransactionEngine
     }
 
     @Test(
-        "when the answer to the home shard's COMMIT is lost, the client is told what the home shard decided, or that it is unknown"
+        "when the answer to the home shard's COMMIT is lost, the client is told what it decided or that this is unknown"
     )
     func answerLost() async throws {
         let fault = CommitFault()

@@ -148,8 +148,11 @@ func waitUntil(
 }
 
 extension TransactionEngine {
-    /// A small bank: accounts 0, 1, 2, … of 100 each, dealt out to the shards in turn.
+    /// A small bank: accounts 0, 1, 2, … of 100 each, dealt out to the shards in turn, and there on all of them.
     func makeBank(accounts: Int64 = 6) async throws -> Bank {
-        try await Bank.create(accounts: accounts, balance: 100, replacing: true, on: self)
+        let bank = try await Bank.create(accounts: accounts, balance: 100, replacing: true, on: self)
+        // A read at a timestamp waits until every shard has applied what was acknowledged (R8).
+        _ = try await Bank.open(on: self)
+        return bank
     }
 }
