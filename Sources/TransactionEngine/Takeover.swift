@@ -46,7 +46,7 @@ struct Takeover: Sendable {
             return Takeover(
                 configuration: configuration, epoch: epoch,
                 pools: try configuration.pools(epoch: epoch, control: control, on: loop, logger: logger),
-                recovery: recovery, locks: locks, newest: try await newestTimestamp(locks, clock), settled: settled)
+                recovery: recovery, locks: locks, newest: try await newestTimestamp(locks, clock, loop), settled: settled)
         } catch {
             for pool in control.values { await pool.close() }
             for lock in locks.values { await lock.close() }
@@ -115,21 +115,36 @@ struct Takeover: Sendable {
     }
 
     private static func newestTimestamp(
-        _ locks: [ShardID: ShardConnection], _ clock: any IntervalClock
+        _ locks: [ShardID: ShardConnection], _ clock: any IntervalClock, _ loop: EventLoop
     ) async throws(EngineStartError) -> Timestamp {
         var newest = Timestamp.zero
         for shard in locks.keys.sorted() {
             let timestamp = try await query(ShardSchema.newestTimestamp, on: shard, locks[shard]!) {
                 row throws(ShardError) in Timestamp(rawValue: try row.int64(0))
             }[0]
-            do throws(ClockError) {
-                try clock.check(newestTimestamp: timestamp, on: shard)
-            } catch {
-                throw EngineStartError(error.transactionError)
-            }
+            try await check(timestamp, on: shard, clock, loop)
             newest = max(newest, timestamp)
         }
         return newest
+    }
+
+    /// Refuses a clock that the newest timestamp on a shard proves wrong.
+    ///
+    /// The tombstone of a transaction that died in its commit-wait may lie ahead of the present by the width of the
+    /// clock's interval: that much is waited for.
+    private static func check(
+        _ newest: Timestamp, on shard: ShardID, _ clock: any IntervalClock, _ loop: EventLoop
+    ) async throws(EngineStartError) {
+        do throws(ClockError) {
+            let now = try clock.now()
+            let lead = newest.nanoseconds(since: now.latest)
+            if lead > 0, lead <= now.latest.nanoseconds(since: now.earliest) {
+                try? await loop.sleep(until: .now + .nanoseconds(lead))
+            }
+            try clock.check(newestTimestamp: newest, on: shard)
+        } catch {
+            throw EngineStartError(error.transactionError)
+        }
     }
 
     private static func query<Value>(

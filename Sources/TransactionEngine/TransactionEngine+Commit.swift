@@ -331,6 +331,10 @@ enum Statement {
     static let commit = SQLStatement("COMMIT")
     static let rollback = SQLStatement("ROLLBACK")
     static let confirm = SQLStatement("SELECT")
+    /// A decision and a tombstone must be flushed when they are answered, whatever the server's default is (R3, R4);
+    /// stricter settings, which wait for standbys, stay.
+    static let flushCommits = SQLStatement(
+        "SELECT set_config('synchronous_commit', 'on', false) WHERE current_setting('synchronous_commit') = 'off'")
 
     static func prepare(_ id: TransactionID) -> SQLStatement {
         SQLStatement("PREPARE TRANSACTION '\(id)'", isPrepared: false)

@@ -95,7 +95,8 @@ extension EngineConfiguration {
         for shard in shards.map(\.id) {
             pools[shard] = ConnectionPool(
                 settings: try settings(of: shard, name: "meridian recovery, node \(node)"), bound: 4, on: loop,
-                label: "\(shard) control", logger: logger)
+                label: "\(shard) control", logger: logger
+            ) { connection throws(ShardError) in _ = try await connection.run([Statement.flushCommits]) }
         }
         return pools
     }
@@ -112,10 +113,10 @@ extension EngineConfiguration {
             let settings = try settings(of: shard, name: name)
             let writers = ConnectionPool(
                 settings: settings, bound: writersMax, on: loop, label: "\(shard) writers", logger: logger
-            ) { connection throws(ShardError) in _ = try await connection.run([open]) }
+            ) { connection throws(ShardError) in _ = try await connection.run([open, Statement.flushCommits]) }
             let readers = ConnectionPool(
                 settings: settings, bound: readersMax, on: loop, label: "\(shard) readers", logger: logger
-            ) { connection throws(ShardError) in _ = try await connection.run([open]) }
+            ) { connection throws(ShardError) in _ = try await connection.run([open, Statement.flushCommits]) }
             pools[shard] = ShardPools(writers: writers, readers: readers, control: control[shard]!)
         }
         return pools
