@@ -20,11 +20,6 @@ public enum ShardSchema {
             """, [.int64(id.commitTimestamp.rawValue), .text(shards)])
     }
 
-    /// The row that decides (R3): what ``logCommit(_:participants:)`` is on the home shard.
-    public static func logDecision(_ id: TransactionID, participants: [ShardID]) -> SQLStatement {
-        logCommit(id, participants: participants)
-    }
-
     /// One row with one boolean, whether the transaction committed, or no row while nothing is decided (R4).
     ///
     /// Asked of the home shard this is the decision; of another one, whether the transaction has been applied there.

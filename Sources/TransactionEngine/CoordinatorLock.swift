@@ -20,19 +20,23 @@ struct CoordinatorLock: Sendable {
     ) async throws(EngineStartError) -> ShardConnection {
         do throws(ShardError) {
             let connection = try await ShardConnection.connect(to: settings, on: loop, deadline: deadline)
-            while try await !isGranted(connection, deadline: deadline) {
-                guard ContinuousClock.now < deadline else {
-                    let holder = try await describeHolder(connection)
-                    await connection.close()
-                    throw ShardError(.invalidUse, holder)
+            do throws(ShardError) {
+                while try await !isGranted(connection, deadline: deadline) {
+                    guard ContinuousClock.now < deadline else {
+                        throw ShardError(.invalidUse, try await describeHolder(connection))
+                    }
+                    try? await loop.sleep(until: .now + .milliseconds(50))
                 }
-                try? await loop.sleep(until: .now + .milliseconds(50))
+                return connection
+            } catch {
+                // It may hold the lock by now.
+                await connection.close()
+                throw error
             }
-            return connection
-        } catch  where error.kind == .invalidUse {
+        } catch where error.kind == .invalidUse {
             throw EngineStartError(
                 .objectNotInPrerequisiteState, "another coordinator holds shard \(shard)", detail: error.message,
-                hint: "stop it first; one coordinator at a time serves a cluster")
+                hint: "stop it first, or end its session if it hangs; one coordinator at a time serves a cluster")
         } catch {
             throw EngineStartError(error, shard: shard)
         }

@@ -29,6 +29,7 @@ public actor ReadWriteTransaction {
     private var phase = Phase.open
     private var sessions: [Session] = []
     private var connecting: Set<ShardID> = []
+    private var statementsUnderWay = 0
 
     public nonisolated var unownedExecutor: UnownedSerialExecutor { engine.unownedExecutor }
 
@@ -69,6 +70,12 @@ public actor ReadWriteTransaction {
                 detail: "a statement had failed: \(error.message)", hint: "roll back after a statement has failed")
         case .open: break
         }
+        guard statementsUnderWay == 0 else {
+            // The timestamp is chosen when all locks are held (R1), and a statement may still wait for one.
+            throw TransactionError(
+                .objectNotInPrerequisiteState, "a statement of the transaction is still under way",
+                hint: "wait for it, then commit")
+        }
         phase = .ended
         return try await engine.commit(sessions)
     }
@@ -91,6 +98,8 @@ public actor ReadWriteTransaction {
                 detail: "a statement had failed: \(error.message)")
         case .open: break
         }
+        statementsUnderWay += 1
+        defer { statementsUnderWay -= 1 }
         do throws(TransactionError) {
             if let index = sessions.firstIndex(where: { $0.shard == shard }) {
                 sessions[index].isWritten = sessions[index].isWritten || isWrite

@@ -207,7 +207,7 @@ extension TransactionEngine {
         let shard = prepared.id.home
         await reach(.afterPrepareBeforeDecision, prepared.id)
         let statements = [
-            ShardSchema.logDecision(prepared.id, participants: run.coordinator.participants), Statement.commit,
+            ShardSchema.logCommit(prepared.id, participants: run.coordinator.participants), Statement.commit,
         ]
         let reached = reachMeanwhile(.duringDecision, prepared.id)
         let answer: HomeAnswer
@@ -232,7 +232,12 @@ extension TransactionEngine {
 
     /// R5: the answer to the home COMMIT is lost. Finds the decision for as long as it takes; the client waits a while.
     private func findDecision(_ run: CommitRun) async {
-        if let session = run.removeSession(on: run.id.home) { await giveBack(session) }
+        // Every vote is in and the timestamp has passed: nothing needs these sessions and their locks any more, and a home
+        // shard that is down must not keep others from being admitted.
+        for shard in run.sessions.map(\.shard) {
+            if let session = run.removeSession(on: shard) { await giveBack(session) }
+        }
+        closeIfDone(run)
         let patience = Task { await limitWait(of: run) }
         defer { patience.cancel() }
         var pause = Backoff()

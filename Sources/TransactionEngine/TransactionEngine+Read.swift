@@ -93,6 +93,7 @@ extension TransactionEngine {
                 .transactionResolutionUnknown, "the outcome of \(id) is not known yet", hint: "ask again",
                 shard: id.home, outcome: .indeterminate(id))
         case nil:
+            try checkCanExist(id)
             do throws(ShardError) {
                 decision = try await recovery.decide(id).decision
             } catch {
@@ -105,6 +106,15 @@ extension TransactionEngine {
         // Whoever has been told that it committed expects to read it (R9).
         tracker.acknowledged(id.commitTimestamp)
         return .committed(id.commitTimestamp)
+    }
+
+    /// Refuses an id that no transaction can have: asking leaves a tombstone, and one in the future would make every
+    /// clock look wrong.
+    private func checkCanExist(_ id: TransactionID) throws(TransactionError) {
+        guard id.epoch <= epoch, id.commitTimestamp <= tracker.closed, pools[id.home] != nil else {
+            throw TransactionError(
+                .undefinedObject, "there was no transaction \(id)", hint: "see whether the gid is complete")
+        }
     }
 
     /// Runs one read-only statement on `shard` as it is now, outside every transaction order: for looking at what

@@ -63,6 +63,21 @@ extension TransactionEngine {
 
     private func liveTransactions() -> Set<TransactionID> { Set(live.keys) }
 
+    /// Whether no successor has raised the epoch while the lock was lost. A fenced engine must not hold the lock: it would
+    /// serve nobody and keep every other coordinator out.
+    private func stillCoordinates(by connection: ShardConnection, on shard: ShardID) async -> Bool {
+        do throws(ShardError) {
+            let open = ShardSchema.openSession(node: configuration.node, epoch: epoch)
+            _ = try await connection.run([open], deadline: .now + configuration.statementTimeout)
+            return true
+        } catch {
+            guard error.sqlState == .objectNotInPrerequisiteState else { return true }
+            logger.critical("another coordinator took over shard \(shard); this one serves no more: \(error.message)")
+            stopAdmitting()
+            return false
+        }
+    }
+
     /// Holds the coordinator's lock, and takes it again when its session is lost.
     private func keepLock(on shard: ShardID, _ first: ShardConnection) async {
         var connection = first
@@ -73,7 +88,9 @@ extension TransactionEngine {
             logger.warning("the session that holds the coordinator's lock on shard \(shard) was lost")
             do throws(EngineStartError) {
                 let lock = try configuration.lock(of: shard)
-                connection = try await lock.acquire(on: loop, deadline: .now + configuration.takeoverTimeout)
+                let regained = try await lock.acquire(on: loop, deadline: .now + configuration.takeoverTimeout)
+                guard await stillCoordinates(by: regained, on: shard) else { return await regained.close() }
+                connection = regained
             } catch {
                 logger.error("\(error)")
                 do { try await loop.sleep(until: .now + .seconds(1)) } catch { return }
@@ -125,7 +142,9 @@ extension EngineConfiguration {
     private func settings(of shard: ShardID, name: String) throws(EngineStartError) -> ConnectionSettings {
         let conninfo = shards.first { $0.id == shard }!.conninfo
         do throws(ShardError) {
-            return try ConnectionSettings(conninfo, overrides: ["application_name": name])
+            // Of several hosts, only the primary: a standby that is behind would miss acknowledged commits (R8).
+            return try ConnectionSettings(
+                conninfo, overrides: ["application_name": name, "target_session_attrs": "read-write"])
         } catch {
             throw EngineStartError(error, shard: shard)
         }

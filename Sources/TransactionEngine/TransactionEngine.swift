@@ -32,6 +32,7 @@ public actor TransactionEngine {
     private var admissionQueue = Deque<WaitList.ID>()
     private var openTransactions = 0
     private var isStopping = false
+    private var isExpiring = false
     /// The engine has let go of the shards: whatever is not settled is its successor's.
     private(set) var isStopped = false
     private var upkeep: [Task<Void, Never>] = []
@@ -113,13 +114,12 @@ public actor TransactionEngine {
     /// Waits until the wait that `register` was told of is ended, at most `duration`.
     func wait(for duration: Duration, register: (WaitList.ID) -> Void) async -> WaitList.End {
         let id = waits.makeID()
-        let isFirst = waits.isEmpty
         register(id)
         let deadline = ContinuousClock.now + duration
         return await withTaskCancellationHandler {
             await withUnsafeContinuation { continuation in
                 waits.add(id, continuation, until: deadline)
-                if isFirst { expireWaits() }
+                expireWaits()
                 if Task.isCancelled { waits.end(id, .cancelled) }
             }
         } onCancel: {
@@ -133,15 +133,23 @@ public actor TransactionEngine {
 
     /// Looks for expired waits now and then, as long as there are waits: cheaper than a timer for each.
     private func expireWaits() {
+        guard !isExpiring else { return }
+        isExpiring = true
         Task {
             while !waits.isEmpty {
                 try? await loop.sleep(until: .now + .milliseconds(20))
                 waits.expire(at: .now)
             }
+            isExpiring = false
         }
     }
 
     // MARK: Life
+
+    /// New transactions are refused from here on.
+    func stopAdmitting() {
+        isStopping = true
+    }
 
     /// Keeps `task` until the engine stops, and cancels it then.
     func keep(_ task: Task<Void, Never>) {

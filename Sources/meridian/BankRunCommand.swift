@@ -64,7 +64,11 @@ extension BankCommand {
                 load.crossShard = crossShard
                 load.hot = hot
                 load.readFraction = readFraction
-                let run = BankRun(load, on: try await Bank.open(on: engine), history: file)
+                let bank = try await Bank.open(on: engine)
+                if let crossShard, crossShard < 1, min(hot ?? .max, bank.accounts) <= Int64(engine.shards.count) {
+                    throw ValidationError("--cross-shard below 1 needs more accounts than there are shards.")
+                }
+                let run = BankRun(load, on: bank, history: file)
                 let began = ContinuousClock.now
                 try await Self.execute(run, engine)
                 return BankReport(

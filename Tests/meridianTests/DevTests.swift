@@ -50,6 +50,7 @@ import Testing
         let servers = try children(of: dev.processID)
         #expect(servers.count == 2)
         kill(servers[0], SIGSTOP)
+        while fields(of: servers[0]).first != "T" { try await Task.sleep(for: .milliseconds(5)) }
         dev.signal(SIGKILL)
         #expect(await dev.exitStatus() == -SIGKILL)
         let deadline = ContinuousClock.now + .seconds(20)
