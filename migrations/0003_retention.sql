@@ -15,9 +15,9 @@ COMMENT ON FUNCTION meridian.has_older_snapshot IS
     'whether a snapshot is older than the floor of readable timestamps; a standby''s counts with hot_standby_feedback';
 
 -- A transaction that a reader may have to undo has a timestamp above the floor, or is in progress or prepared.
-CREATE FUNCTION meridian.oldest_needed_xid() RETURNS xid8 LANGUAGE sql STABLE AS $$
+CREATE FUNCTION meridian.oldest_needed_xid(floor bigint) RETURNS xid8 LANGUAGE sql STABLE AS $$
     SELECT least(pg_snapshot_xmin(pg_current_snapshot()), min(log.xid))
-    FROM meridian.commit_log AS log, meridian.retention WHERE log.ts > retention.readable_from
+    FROM meridian.commit_log AS log WHERE log.ts > floor
 $$;
 
 -- Truncates a table when the newest row by `column` is below `bound`. Whoever wants the table meanwhile waits for 100
@@ -54,10 +54,11 @@ DECLARE
     target regclass;
     is_filled boolean;
 BEGIN
-    IF meridian.has_older_snapshot() THEN
+    -- One statement: a floor that is raised after the snapshots were looked at must not be taken for theirs.
+    SELECT least(readable_from, unresolved) INTO floor FROM meridian.retention WHERE NOT meridian.has_older_snapshot();
+    IF floor IS NULL THEN
         RETURN;
     END IF;
-    SELECT least(readable_from, unresolved) INTO floor FROM meridian.retention;
     FOR slot IN 0..4 LOOP
         PERFORM meridian.truncate_below(format('meridian.commit_log_%s', slot)::regclass, 'ts', floor::text);
         COMMIT;
@@ -70,7 +71,7 @@ BEGIN
         CONTINUE WHEN target IS NULL;
         EXECUTE format('SELECT EXISTS (SELECT FROM ONLY %s)', target) INTO is_filled;
         CONTINUE WHEN NOT is_filled;
-        needed := coalesce(needed, meridian.oldest_needed_xid());
+        needed := coalesce(needed, meridian.oldest_needed_xid(floor));
         PERFORM meridian.truncate_below(target, 'xid', needed::text);
         COMMIT;
     END LOOP;

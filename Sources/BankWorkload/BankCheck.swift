@@ -91,7 +91,19 @@ public struct BankCheck: Sendable {
                     LogRow(shard: shard, timestamp: Timestamp(rawValue: try row.int64(0)), participants: participants))
             }
         }
-        Self.judge(rows, history, &findings)
+        let floor = try await oldestReadable()
+        Self.judge(
+            rows.filter { $0.timestamp >= floor }, history.filter { $0.commitTimestamp >= floor }, &findings)
+    }
+
+    /// Shards forget at their own pace: only what all of them still keep can be held against each other.
+    private func oldestReadable() async throws -> Timestamp {
+        var floor = Timestamp.zero
+        for shard in bank.engine.shards {
+            let row = try await bank.engine.inspect(ShardSchema.oldestReadable, on: shard)[0]
+            floor = max(floor, Timestamp(rawValue: try row.int64(0)))
+        }
+        return floor
     }
 
     /// Holds the shards' logs against each other and against what clients were told.
@@ -131,7 +143,8 @@ public struct BankCheck: Sendable {
         _ progress: (Int) -> Void
     ) async throws {
         let now = try await bank.engine.snapshot().timestamp
-        let timestamps = history.map(\.commitTimestamp)
+        let floor = try await oldestReadable()
+        let timestamps = history.map(\.commitTimestamp).filter { $0 >= floor }
         let range = (timestamps.min() ?? now)...max(timestamps.max() ?? now, timestamps.min() ?? now)
         var generator = SeededGenerator(seed: seed)
         for sample in 0..<samples {

@@ -59,6 +59,9 @@ public enum ShardSchema {
     /// One bigint: no transaction on the shard has a commit timestamp above it.
     public static let newestTimestamp = SQLStatement("SELECT meridian.newest_timestamp()")
 
+    /// One bigint: the oldest timestamp that can be read on the shard.
+    public static let oldestReadable = SQLStatement("SELECT readable_from FROM meridian.retention")
+
     /// What begins a read at `timestamp` (R8, R10), to be sent in one pipeline with the query and COMMIT.
     ///
     /// The second statement takes the snapshot; the shard's safe time must have reached `timestamp` before. Fails with

@@ -137,16 +137,13 @@ extension TransactionEngine {
     // MARK: Orders
 
     private func commitWait(_ run: CommitRun) async {
-        let error: TransactionError?
         do throws(TransactionError) {
             let passed = try await waitOut(run.id.commitTimestamp)
             if let preparedAt = run.preparedAt { statistics.exposedCommitWait += .now - preparedAt }
-            let actions = run.coordinator.commitWaitEnded(passed)
-            return perform(actions, run)
-        } catch let failure {
-            error = failure
+            perform(run.coordinator.commitWaitEnded(passed), run)
+        } catch {
+            perform(run.coordinator.gaveUp(because: error), run)
         }
-        if let error { perform(run.coordinator.gaveUp(because: error), run) }
     }
 
     /// Sleeps until `timestamp` has passed (R2). Fails when the clock can't be trusted any more.
@@ -176,7 +173,7 @@ extension TransactionEngine {
         let vote: Vote
         do throws(ShardError) {
             let connection = run.connection(to: shard)!
-            let results = try await connection.run(statements, deadline: .now + configuration.statementTimeout)
+            let results = try await runUncancelled(statements, on: connection)
             // In a failed transaction PREPARE TRANSACTION rolls back, and says so only in its tag.
             vote = results[1].commandTag == "PREPARE TRANSACTION" ? .prepared : .refused(Self.rolledBack(on: shard))
         } catch {
@@ -187,6 +184,19 @@ extension TransactionEngine {
         let actions = run.coordinator.voteReceived(vote, from: shard)
         if case .preparing(let missing, _, _) = run.coordinator.state, missing.isEmpty { run.preparedAt = .now }
         perform(actions, run)
+    }
+
+    /// Runs what prepares or decides. It is never cancelled: a session that waits for a synchronous standby answers a
+    /// cancel by reporting success, although the standby has nothing. At the deadline the session is closed instead,
+    /// and the outcome is looked for (R5).
+    private func runUncancelled(
+        _ statements: [SQLStatement], on connection: ShardConnection
+    ) async throws(ShardError) -> [SQLResult] {
+        let timer = loop.schedule(at: .now + configuration.statementTimeout) {
+            connection.assumeIsolated { $0.close() }
+        }
+        defer { timer.cancel() }
+        return try await connection.run(statements)
     }
 
     /// Asks for any answer in the open transaction of a shard that was only read: had its session been lost, the read
@@ -213,7 +223,7 @@ extension TransactionEngine {
         let answer: HomeAnswer
         do throws(ShardError) {
             let connection = run.connection(to: shard)!
-            let results = try await connection.run(statements, deadline: .now + configuration.statementTimeout)
+            let results = try await runUncancelled(statements, on: connection)
             // A COMMIT in a failed transaction is answered by the tag ROLLBACK.
             answer = results[1].commandTag == "COMMIT" ? .committed : .refused(Self.rolledBack(on: shard))
         } catch {

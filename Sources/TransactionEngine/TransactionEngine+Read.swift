@@ -111,7 +111,13 @@ extension TransactionEngine {
     /// Refuses an id that no transaction can have: asking leaves a tombstone, and one in the future would make every
     /// clock look wrong.
     private func checkCanExist(_ id: TransactionID) throws(TransactionError) {
-        guard id.epoch <= epoch, id.commitTimestamp <= tracker.closed, pools[id.home] != nil else {
+        let newest: Timestamp
+        do throws(ClockError) {
+            newest = max(try clock.now().latest, tracker.closed)
+        } catch {
+            throw error.transactionError
+        }
+        guard id.epoch <= epoch, id.commitTimestamp <= newest, pools[id.home] != nil else {
             throw TransactionError(
                 .undefinedObject, "there was no transaction \(id)", hint: "see whether the gid is complete")
         }
