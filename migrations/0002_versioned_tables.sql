@@ -119,28 +119,46 @@ BEGIN
     RETURN NULL;
 END
 $sql$;
-    change_body CONSTANT text := $sql$
-DECLARE
-    top pg_catalog.xid8 := pg_catalog.pg_current_xact_id();
+    -- One condition on the usual path: PL/pgSQL prepares each expression anew in each transaction.
+    update_body CONSTANT text := $sql$
 BEGIN
-    IF TG_OP OPERATOR(pg_catalog.=) 'UPDATE'
-        AND ROW(%3$s)::pg_catalog.record OPERATOR(pg_catalog.*<>) ROW(%4$s)::pg_catalog.record THEN
-        INSERT INTO %1$s (slot, xid, existed, %2$s) VALUES (meridian.undo_slot(), top, false, %3$s);
-    END IF;
-    IF OLD.xmin OPERATOR(pg_catalog.=) top::pg_catalog.xid
-        OR pg_catalog.age(OLD.xmin) OPERATOR(pg_catalog.<=) 0 AND meridian.is_own(OLD.xmin) THEN
+    IF OLD.xmin OPERATOR(pg_catalog.<>) pg_catalog.pg_current_xact_id()::pg_catalog.xid
+        AND pg_catalog.age(OLD.xmin) OPERATOR(pg_catalog.>) 0
+        AND ROW(%3$s)::pg_catalog.record OPERATOR(pg_catalog.*=) ROW(%4$s)::pg_catalog.record THEN
+        INSERT INTO %1$s (slot, xid, existed, %6$s)
+        VALUES (meridian.undo_slot(), pg_catalog.pg_current_xact_id(), true, %7$s);
         RETURN NULL;
     END IF;
-    INSERT INTO %1$s (slot, xid, existed, %6$s) VALUES (meridian.undo_slot(), top, true, %7$s);
-    RETURN NULL;
-END
-$sql$;
-    change_body_without_key CONSTANT text := $sql$
-BEGIN
-    IF TG_OP OPERATOR(pg_catalog.=) 'UPDATE' THEN
+    IF meridian.is_foreign(OLD.xmin) THEN
+        INSERT INTO %1$s (slot, xid, existed, %6$s)
+        VALUES (meridian.undo_slot(), pg_catalog.pg_current_xact_id(), true, %7$s);
+    END IF;
+    IF ROW(%3$s)::pg_catalog.record OPERATOR(pg_catalog.*<>) ROW(%4$s)::pg_catalog.record THEN
         INSERT INTO %1$s (slot, xid, existed, %2$s)
         VALUES (meridian.undo_slot(), pg_catalog.pg_current_xact_id(), false, %3$s);
     END IF;
+    RETURN NULL;
+END
+$sql$;
+    update_body_without_key CONSTANT text := $sql$
+BEGIN
+    INSERT INTO %1$s (slot, xid, existed, %6$s)
+    VALUES (meridian.undo_slot(), pg_catalog.pg_current_xact_id(), true, %7$s),
+        (meridian.undo_slot(), pg_catalog.pg_current_xact_id(), false, %3$s);
+    RETURN NULL;
+END
+$sql$;
+    delete_body CONSTANT text := $sql$
+BEGIN
+    IF meridian.is_foreign(OLD.xmin) THEN
+        INSERT INTO %1$s (slot, xid, existed, %6$s)
+        VALUES (meridian.undo_slot(), pg_catalog.pg_current_xact_id(), true, %7$s);
+    END IF;
+    RETURN NULL;
+END
+$sql$;
+    delete_body_without_key CONSTANT text := $sql$
+BEGIN
     INSERT INTO %1$s (slot, xid, existed, %6$s)
     VALUES (meridian.undo_slot(), pg_catalog.pg_current_xact_id(), true, %7$s);
     RETURN NULL;
@@ -235,8 +253,9 @@ BEGIN
     EXECUTE format('DROP VIEW IF EXISTS %I.%I', versioned.as_of_schema, versioned.as_of_view);
     EXECUTE format('DROP FUNCTION IF EXISTS %s()', undone);
     FOR suffix, body IN VALUES
-        ('insert', insert_body), ('change', CASE WHEN has_key THEN change_body ELSE change_body_without_key END),
-        ('truncate', truncate_body)
+        ('insert', insert_body), ('truncate', truncate_body),
+        ('update', CASE WHEN has_key THEN update_body ELSE update_body_without_key END),
+        ('delete', CASE WHEN has_key THEN delete_body ELSE delete_body_without_key END)
     LOOP
         EXECUTE format('CREATE OR REPLACE FUNCTION meridian_undo.%I() RETURNS trigger LANGUAGE plpgsql '
             'SECURITY DEFINER AS %L', versioned.undo || '_' || suffix, format(body, VARIADIC arguments));
@@ -265,10 +284,12 @@ $$;
 
 CREATE FUNCTION meridian.drop_triggers(relation regclass) RETURNS void LANGUAGE plpgsql AS $$
 DECLARE
+    event text;
     leaf regclass;
 BEGIN
-    EXECUTE format('DROP TRIGGER IF EXISTS meridian_insert ON %s', relation);
-    EXECUTE format('DROP TRIGGER IF EXISTS meridian_change ON %s', relation);
+    FOREACH event IN ARRAY ARRAY['insert', 'update', 'delete'] LOOP
+        EXECUTE format('DROP TRIGGER IF EXISTS %I ON %s', 'meridian_' || event, relation);
+    END LOOP;
     FOR leaf IN SELECT meridian.leaves(relation) LOOP
         EXECUTE format('DROP TRIGGER IF EXISTS meridian_truncate ON %s', leaf);
     END LOOP;
@@ -278,12 +299,13 @@ $$;
 -- Row triggers of a partitioned table are its partitions' too; TRUNCATE triggers are not, and fire on the leaves.
 CREATE FUNCTION meridian.create_triggers(relation regclass, undo name) RETURNS void LANGUAGE plpgsql AS $$
 DECLARE
+    event text;
     leaf regclass;
 BEGIN
-    EXECUTE format('CREATE TRIGGER meridian_insert AFTER INSERT ON %s FOR EACH ROW EXECUTE FUNCTION meridian_undo.%I()',
-        relation, undo || '_insert');
-    EXECUTE format('CREATE TRIGGER meridian_change AFTER UPDATE OR DELETE ON %s '
-        'FOR EACH ROW EXECUTE FUNCTION meridian_undo.%I()', relation, undo || '_change');
+    FOREACH event IN ARRAY ARRAY['insert', 'update', 'delete'] LOOP
+        EXECUTE format('CREATE TRIGGER %I AFTER %s ON %s FOR EACH ROW EXECUTE FUNCTION meridian_undo.%I()',
+            'meridian_' || event, event, relation, undo || '_' || event);
+    END LOOP;
     FOR leaf IN SELECT meridian.leaves(relation) LOOP
         EXECUTE format('CREATE TRIGGER meridian_truncate BEFORE TRUNCATE ON %s '
             'FOR EACH STATEMENT EXECUTE FUNCTION meridian_undo.%I()', leaf, undo || '_truncate');
@@ -393,15 +415,16 @@ CREATE FUNCTION meridian.unversion_table(relation regclass) RETURNS void LANGUAG
 SET client_min_messages = warning AS $$
 DECLARE
     versioned meridian.versioned_table;
+    suffix text;
 BEGIN
     PERFORM meridian.drop_as_of_view($1);
     DELETE FROM meridian.versioned_table AS v WHERE v.relation = $1 RETURNING * INTO versioned;
     IF EXISTS (SELECT FROM pg_class WHERE oid = $1) THEN
         PERFORM meridian.drop_triggers($1);
     END IF;
-    EXECUTE format('DROP FUNCTION meridian_undo.%I(), meridian_undo.%I(), meridian_undo.%I(), meridian_undo.%I()',
-        versioned.undo || '_insert', versioned.undo || '_change', versioned.undo || '_truncate',
-        versioned.undo || '_undone');
+    FOREACH suffix IN ARRAY ARRAY['insert', 'update', 'delete', 'truncate', 'undone'] LOOP
+        EXECUTE format('DROP FUNCTION meridian_undo.%I()', versioned.undo || '_' || suffix);
+    END LOOP;
     EXECUTE format('DROP TABLE meridian_undo.%I', versioned.undo);
 END
 $$;

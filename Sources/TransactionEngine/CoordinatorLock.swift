@@ -33,7 +33,7 @@ struct CoordinatorLock: Sendable {
                 await connection.close()
                 throw error
             }
-        } catch where error.kind == .invalidUse {
+        } catch  where error.kind == .invalidUse {
             throw EngineStartError(
                 .objectNotInPrerequisiteState, "another coordinator holds shard \(shard)", detail: error.message,
                 hint: "stop it first, or end its session if it hangs; one coordinator at a time serves a cluster")

@@ -46,7 +46,8 @@ struct Takeover: Sendable {
             return Takeover(
                 configuration: configuration, epoch: epoch,
                 pools: try configuration.pools(epoch: epoch, control: control, on: loop, logger: logger),
-                recovery: recovery, locks: locks, newest: try await newestTimestamp(locks, clock, loop), settled: settled)
+                recovery: recovery, locks: locks, newest: try await newestTimestamp(locks, clock, loop),
+                settled: settled)
         } catch {
             for pool in control.values { await pool.close() }
             for lock in locks.values { await lock.close() }

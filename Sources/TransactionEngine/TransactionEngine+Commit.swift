@@ -242,8 +242,8 @@ extension TransactionEngine {
 
     /// R5: the answer to the home COMMIT is lost. Finds the decision for as long as it takes; the client waits a while.
     private func findDecision(_ run: CommitRun) async {
-        // Every vote is in and the timestamp has passed: nothing needs these sessions and their locks any more, and a home
-        // shard that is down must not keep others from being admitted.
+        // Every vote is in and the timestamp has passed: nothing needs these sessions and their locks any more, and a
+        // home shard that is down must not keep others from being admitted.
         for shard in run.sessions.map(\.shard) {
             if let session = run.removeSession(on: shard) { await giveBack(session) }
         }

@@ -63,8 +63,8 @@ extension TransactionEngine {
 
     private func liveTransactions() -> Set<TransactionID> { Set(live.keys) }
 
-    /// Whether no successor has raised the epoch while the lock was lost. A fenced engine must not hold the lock: it would
-    /// serve nobody and keep every other coordinator out.
+    /// Whether no successor has raised the epoch while the lock was lost. A fenced engine must not hold the lock: it
+    /// would serve nobody and keep every other coordinator out.
     private func stillCoordinates(by connection: ShardConnection, on shard: ShardID) async -> Bool {
         do throws(ShardError) {
             let open = ShardSchema.openSession(node: configuration.node, epoch: epoch)
