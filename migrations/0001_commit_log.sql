@@ -182,14 +182,13 @@ COMMENT ON FUNCTION meridian.forget_past IS 'makes every timestamp up to now unr
 -- Reading at a timestamp -----------------------------------------------------------------------------------------
 
 -- PL/pgSQL and ROWS keep the planner from guessing: whatever the statistics say, undo rows are fetched by index. The
--- settings matter when the query is planned, once a session.
+-- query is planned once a session; a search_path of its own keeps the plan when the caller's changes.
 CREATE FUNCTION meridian.undone() RETURNS TABLE (xid xid8, ts bigint, undo_slot smallint)
 LANGUAGE plpgsql STABLE SECURITY DEFINER ROWS 10
-SET enable_seqscan = off SET enable_bitmapscan = off AS $$
+SET search_path = pg_catalog SET enable_seqscan = off SET enable_bitmapscan = off AS $$
 BEGIN
     RETURN QUERY SELECT log.xid, log.ts, log.undo_slot FROM meridian.commit_log AS log
-        WHERE log.ts OPERATOR(pg_catalog.>) pg_catalog.current_setting('meridian.read_timestamp')::bigint
-            AND log.xid IS NOT NULL;
+        WHERE log.ts > current_setting('meridian.read_timestamp')::bigint AND log.xid IS NOT NULL;
 END
 $$;
 COMMENT ON FUNCTION meridian.undone IS 'the transactions in the snapshot that are newer than the read timestamp';

@@ -13,11 +13,12 @@ CREATE TABLE meridian.versioned_table (
     relation regclass NOT NULL UNIQUE,
     undo name NOT NULL UNIQUE,
     key smallint[] NOT NULL,
-    as_of_schema name NOT NULL,
-    as_of_view name NOT NULL
+    schema name NOT NULL,
+    name name NOT NULL
 );
 COMMENT ON TABLE meridian.versioned_table IS 'the tables whose state can be read at a timestamp';
 COMMENT ON COLUMN meridian.versioned_table.undo IS 'the undo table''s name in meridian_undo';
+COMMENT ON COLUMN meridian.versioned_table.schema IS 'its as-of view is meridian_asof_SCHEMA.NAME';
 COMMENT ON COLUMN meridian.versioned_table.key IS 'the primary key''s column numbers; empty: undone as a multiset';
 
 -- Whether this transaction made the row version with that xmin, which is not its top-level id. An id that cannot be
@@ -176,7 +177,7 @@ BEGIN
     RETURN QUERY SELECT DISTINCT ON (%2$s) entry.existed, %6$s
     FROM meridian.undone() AS newer CROSS JOIN LATERAL (
         SELECT * FROM %1$s AS undo
-        WHERE undo.xid OPERATOR(pg_catalog.=) newer.xid AND undo.slot OPERATOR(pg_catalog.=) newer.undo_slot OFFSET 0
+        WHERE undo.xid = newer.xid AND undo.slot = newer.undo_slot OFFSET 0
     ) AS entry
     ORDER BY %2$s, newer.ts, entry.existed DESC;
 END
@@ -188,15 +189,14 @@ BEGIN
         SELECT entry.*, ROW(%6$s)::text AS image
         FROM meridian.undone() AS newer CROSS JOIN LATERAL (
             SELECT * FROM %1$s AS undo
-            WHERE undo.xid OPERATOR(pg_catalog.=) newer.xid
-                AND undo.slot OPERATOR(pg_catalog.=) newer.undo_slot OFFSET 0
+            WHERE undo.xid = newer.xid AND undo.slot = newer.undo_slot OFFSET 0
         ) AS entry
     ), young AS (
-        SELECT ROW(%8$s)::text AS image, pg_catalog.count(*) AS copies FROM %5$s
-        WHERE pg_catalog.age(xmin) OPERATOR(pg_catalog.<=) meridian.undone_age() GROUP BY 1
+        SELECT ROW(%8$s)::text AS image, count(*) AS copies FROM %5$s
+        WHERE age(xmin) <= meridian.undone_age() GROUP BY 1
     )
-    SELECT DISTINCT ON (image) coalesce(young.copies, 0) OPERATOR(pg_catalog.+)
-        pg_catalog.sum(CASE WHEN existed THEN 1 ELSE -1 END) OVER (PARTITION BY image), image, %6$s
+    SELECT DISTINCT ON (image) coalesce(young.copies, 0) +
+        sum(CASE WHEN existed THEN 1 ELSE -1 END) OVER (PARTITION BY image), image, %6$s
     FROM entry LEFT JOIN young USING (image);
 END
 $sql$;
@@ -208,6 +208,13 @@ CREATE VIEW %9$s AS SELECT %10$s FROM (
 ) AS state (%6$s, writer, is_live)
 WHERE NOT is_live OR (SELECT meridian.is_current()) OR age(writer) > (SELECT meridian.undone_age())
     OR (%2$s) NOT IN (SELECT %15$s FROM %13$s())
+$sql$;
+    -- What turns the current table into the state: sum and count of the state are those of the table plus these.
+    diff_body CONSTANT text := $sql$
+CREATE VIEW %16$s AS
+SELECT -1 AS weight, %8$s FROM %5$s
+WHERE (%17$s) IN (SELECT %15$s FROM %13$s() WHERE NOT (SELECT meridian.is_current()))
+UNION ALL SELECT 1, %12$s FROM %13$s() WHERE existed AND NOT (SELECT meridian.is_current())
 $sql$;
     view_body_without_key CONSTANT text := $sql$
 CREATE VIEW %9$s AS SELECT %10$s FROM (
@@ -232,7 +239,7 @@ BEGIN
         string_agg(quote_ident(c.undo), ', '),                                              --  6 a1, a2
         string_agg('OLD.' || quote_ident(c.name), ', '),                                    --  7 OLD.id, OLD.balance
         string_agg(quote_ident(c.name), ', '),                                              --  8 id, balance
-        format('%I.%I', versioned.as_of_schema, versioned.as_of_view),                      --  9 view
+        format('%I.%I', 'meridian_asof_' || versioned.schema, versioned.name),              --  9 view
         string_agg(format('%I AS %I', c.undo, c.name), ', '),                               -- 10 a1 AS id
         format('INSERT INTO meridian_undo.%I (slot, xid, existed, %s) SELECT meridian.undo_slot(), '
             'pg_catalog.pg_current_xact_id(), true, %s FROM ONLY ', versioned.undo,
@@ -241,7 +248,9 @@ BEGIN
         string_agg(format('%I::%s%s', c.undo, c.declared, c.collation), ', '),              -- 12 a1::bigint
         undone,                                                                             -- 13
         string_agg(format('%I %s', c.undo, c.type), ', '),                                  -- 14 a1 bigint
-        string_agg(format('%I%s', c.undo, c.collation), ', ') FILTER (WHERE is_key)         -- 15 a1
+        string_agg(format('%I%s', c.undo, c.collation), ', ') FILTER (WHERE is_key),        -- 15 a1
+        format('%I.%I', 'meridian_diff_' || versioned.schema, versioned.name),              -- 16 differences
+        string_agg(quote_ident(c.name), ', ') FILTER (WHERE is_key)                         -- 17 id
     ] INTO arguments
     FROM pg_class AS r JOIN pg_namespace AS n ON n.oid = r.relnamespace,
         LATERAL (
@@ -250,7 +259,6 @@ BEGIN
         ) AS c
     WHERE r.oid = $1 GROUP BY n.nspname, r.relname;
 
-    EXECUTE format('DROP VIEW IF EXISTS %I.%I', versioned.as_of_schema, versioned.as_of_view);
     EXECUTE format('DROP FUNCTION IF EXISTS %s()', undone);
     FOR suffix, body IN VALUES
         ('insert', insert_body), ('truncate', truncate_body),
@@ -261,12 +269,16 @@ BEGIN
             'SECURITY DEFINER AS %L', versioned.undo || '_' || suffix, format(body, VARIADIC arguments));
     END LOOP;
     EXECUTE format('CREATE FUNCTION %s() RETURNS TABLE (%s, %s) LANGUAGE plpgsql STABLE SECURITY DEFINER ROWS 20 '
-        'SET enable_seqscan = %s SET enable_bitmapscan = off AS %L',
+        'SET search_path = pg_catalog SET enable_seqscan = %s SET enable_bitmapscan = off AS %L',
         undone, CASE WHEN has_key THEN 'existed boolean' ELSE 'copies bigint, image text' END, arguments[14],
         CASE WHEN has_key THEN 'off' ELSE 'on' END,
         format(CASE WHEN has_key THEN undone_body ELSE undone_body_without_key END, VARIADIC arguments));
-    EXECUTE format('CREATE SCHEMA IF NOT EXISTS %I', versioned.as_of_schema);
+    EXECUTE format('CREATE SCHEMA IF NOT EXISTS %I', 'meridian_asof_' || versioned.schema);
     EXECUTE format(CASE WHEN has_key THEN view_body ELSE view_body_without_key END, VARIADIC arguments);
+    IF has_key THEN
+        EXECUTE format('CREATE SCHEMA IF NOT EXISTS %I', 'meridian_diff_' || versioned.schema);
+        EXECUTE format(diff_body, VARIADIC arguments);
+    END IF;
 
     -- Whoever may read the table may read its past.
     EXECUTE format('REVOKE ALL ON FUNCTION %s() FROM PUBLIC', undone);
@@ -275,8 +287,12 @@ BEGIN
         FROM pg_class AS r, aclexplode(r.relacl) AS acl
         WHERE r.oid = $1 AND acl.privilege_type = 'SELECT' AND acl.grantee <> r.relowner
     LOOP
-        EXECUTE format('GRANT USAGE ON SCHEMA %I TO %s', versioned.as_of_schema, grantee);
+        EXECUTE format('GRANT USAGE ON SCHEMA %I TO %s', 'meridian_asof_' || versioned.schema, grantee);
         EXECUTE format('GRANT SELECT ON %s TO %s', arguments[9], grantee);
+        IF has_key THEN
+            EXECUTE format('GRANT USAGE ON SCHEMA %I TO %s', 'meridian_diff_' || versioned.schema, grantee);
+            EXECUTE format('GRANT SELECT ON %s TO %s', arguments[16], grantee);
+        END IF;
         EXECUTE format('GRANT EXECUTE ON FUNCTION %s() TO %s', undone, grantee);
     END LOOP;
 END
@@ -313,7 +329,8 @@ BEGIN
 END
 $$;
 
-CREATE FUNCTION meridian.drop_as_of_view(relation regclass) RETURNS void LANGUAGE plpgsql AS $$
+CREATE FUNCTION meridian.drop_as_of_view(relation regclass) RETURNS void LANGUAGE plpgsql
+SET client_min_messages = warning AS $$
 DECLARE
     versioned meridian.versioned_table;
 BEGIN
@@ -321,7 +338,8 @@ BEGIN
     IF versioned IS NULL THEN
         RAISE EXCEPTION 'table % is not versioned', relation USING ERRCODE = '42704';
     END IF;
-    EXECUTE format('DROP VIEW IF EXISTS %I.%I', versioned.as_of_schema, versioned.as_of_view);
+    EXECUTE format('DROP VIEW IF EXISTS %I.%I', 'meridian_asof_' || versioned.schema, versioned.name);
+    EXECUTE format('DROP VIEW IF EXISTS %I.%I', 'meridian_diff_' || versioned.schema, versioned.name);
 END
 $$;
 COMMENT ON FUNCTION meridian.drop_as_of_view IS
@@ -337,7 +355,9 @@ DECLARE
 BEGIN
     PERFORM meridian.check_versionable($1), meridian.drop_as_of_view($1);
     EXECUTE format('LOCK TABLE %s IN SHARE ROW EXCLUSIVE MODE', $1);
-    SELECT * INTO STRICT versioned FROM meridian.versioned_table AS v WHERE v.relation = $1;
+    UPDATE meridian.versioned_table AS v SET schema = n.nspname, name = r.relname
+    FROM pg_class AS r JOIN pg_namespace AS n ON n.oid = r.relnamespace
+    WHERE v.relation = $1 AND r.oid = $1 RETURNING v.* INTO STRICT versioned;
     undo_table := format('meridian_undo.%I', versioned.undo)::regclass;
 
     FOR change IN
@@ -373,7 +393,6 @@ CREATE FUNCTION meridian.version_table(relation regclass) RETURNS void LANGUAGE 
 SET client_min_messages = warning AS $$
 DECLARE
     class pg_class;
-    schema name;
     undo name;
     is_filled boolean;
 BEGIN
@@ -385,11 +404,10 @@ BEGIN
     END IF;
     EXECUTE format('LOCK TABLE %s IN SHARE ROW EXCLUSIVE MODE', $1);
     SELECT * INTO STRICT class FROM pg_class WHERE oid = $1;
-    SELECT nspname INTO STRICT schema FROM pg_namespace WHERE oid = class.relnamespace;
 
     -- Names stay below 63 bytes with the longest suffix: at most 10 digits and 9 four-byte characters.
-    INSERT INTO meridian.versioned_table AS v (relation, undo, key, as_of_schema, as_of_view)
-    VALUES ($1, '', meridian.primary_key($1), 'meridian_asof_' || schema, class.relname);
+    INSERT INTO meridian.versioned_table AS v (relation, undo, key, schema, name)
+    VALUES ($1, '', meridian.primary_key($1), '', class.relname);
     UPDATE meridian.versioned_table AS v SET undo = v.id || '_' || left(class.relname, 9)
     WHERE v.relation = $1 RETURNING v.undo INTO undo;
 

@@ -70,6 +70,10 @@ public enum ShardSchema {
     /// A prepared statement is planned for the `search_path` it was parsed under, so keep sessions that read at
     /// timestamps apart from those that don't: one that changes is planned anew each time.
     ///
+    /// Sums and counts of a whole table are cheaper than through the as-of view when they are taken of the table as it
+    /// is and of the view `meridian_diff_SCHEMA.TABLE`, whose rows have a `weight` of 1 or -1 and turn the table into
+    /// what it was: `SELECT (SELECT sum(x) FROM s.t) + (SELECT coalesce(sum(weight * x), 0) FROM meridian_diff_s.t)`.
+    ///
     /// - Parameter schemas: the `search_path` of the query; each schema's versioned tables appear as they were.
     public static func readPrologue(at timestamp: Timestamp, schemas: [String]) -> [SQLStatement] {
         let path = schemas.flatMap { ["meridian_asof_\($0)", $0] }

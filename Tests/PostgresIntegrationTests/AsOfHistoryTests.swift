@@ -126,11 +126,22 @@ private struct HistoryRun {
                 #expect(
                     rows.sorted() == expected.map { "\($0.key) \($0.value)" }.sorted(), "\(table.name) at \(timestamp)")
                 guard let row = expected.first else { continue }
+                if table.hasKey { try await checkSum(of: table, at: timestamp, expected) }
                 let point = "SELECT v FROM \(table.quotedName) WHERE (\(table.columns)) = \(table.key(row.key))"
                 let values = try await reader.read(point, at: timestamp)
                 #expect(values.sorted() == expected.filter { $0.key == row.key }.map { "\($0.value)" }.sorted())
             }
         }
+    }
+
+    /// The table as it is and the differences from it have the sum of the state.
+    private func checkSum(of table: HistoryTable, at timestamp: Int64, _ expected: [ModelRow]) async throws {
+        let sum = """
+            SELECT (SELECT coalesce(sum(v), 0) FROM public.\(table.quotedName))
+                + (SELECT coalesce(sum(weight * v), 0) FROM meridian_diff_public.\(table.quotedName))
+            """
+        let found = try await reader.read(sum, at: timestamp)
+        #expect(found == ["\(expected.reduce(0) { $0 + $1.value })"], "\(table.name) at \(timestamp)")
     }
 
     private mutating func change(_ writer: Int) async throws {
