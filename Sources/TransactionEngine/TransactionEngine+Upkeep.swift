@@ -21,6 +21,22 @@ extension TransactionEngine {
         return engine
     }
 
+    /// Starts an engine on a loop of its own, runs `body` with it, and stops it in every case.
+    public static func withEngine<Result: Sendable>(
+        _ configuration: EngineConfiguration, clock: any IntervalClock,
+        _ body: (TransactionEngine) async throws -> Result
+    ) async throws -> Result {
+        let engine = try await start(configuration, clock: clock, loop: try EventLoop())
+        do {
+            let result = try await body(engine)
+            await engine.shutdown()
+            return result
+        } catch {
+            await engine.shutdown()
+            throw error
+        }
+    }
+
     private func beginUpkeep(locks: [ShardID: ShardConnection]) {
         for shard in shards {
             keep(Task { await self.sweepContinuously(shard) })

@@ -102,7 +102,8 @@ public struct Coordinator: Sendable {
             guard votesMissing.remove(shard) != nil else { return [] }
             let actions = undo(vote, of: shard, applying: &applying)
             state = .settling(decision, votesMissing: votesMissing, applying: applying)
-            return actions + finishIfDone()
+            finishIfDone()
+            return actions
         case .deciding, .inDoubt, .finished:
             return []
         }
@@ -177,7 +178,8 @@ public struct Coordinator: Sendable {
         else { return [] }
         state = .settling(decision, votesMissing: votesMissing, applying: applying)
         // After an abort nothing was visible, and the shard was retired at once.
-        return (decision == .commit ? [.retire(shard)] : []) + finishIfDone()
+        finishIfDone()
+        return decision == .commit ? [.retire(shard)] : []
     }
 
     // MARK: Steps
@@ -202,7 +204,8 @@ public struct Coordinator: Sendable {
             actions += undo(vote, of: shard, applying: &applying)
         }
         state = .settling(.abort, votesMissing: votesMissing, applying: applying)
-        return actions + readers.map { .release($0) } + finishIfDone()
+        finishIfDone()
+        return actions + readers.map { .release($0) }
     }
 
     /// The order that undoes a participant of an aborted transaction.
@@ -226,15 +229,15 @@ public struct Coordinator: Sendable {
         }
         state = .settling(decision, votesMissing: [], applying: Set(participants))
         actions += participants.map { .apply(decided, on: $0) } + readers.map { .release($0) }
-        return actions + finishIfDone()
+        finishIfDone()
+        return actions
     }
 
-    private mutating func finishIfDone() -> [Action] {
+    private mutating func finishIfDone() {
         if case .settling(let decision, let votesMissing, let applying) = state, votesMissing.isEmpty, applying.isEmpty
         {
             state = .finished(decision)
         }
-        return []
     }
 
     private mutating func answer(_ answer: Answer) -> [Action] {

@@ -48,15 +48,7 @@ struct BenchCluster {
     ) async throws -> Result {
         let configuration = EngineConfiguration(node: NodeID(rawValue: 1)!, shards: shards)
         let clock = SystemBoundedClock(source: .host(uncertainty: uncertainty))
-        let engine = try await TransactionEngine.start(configuration, clock: clock, loop: try EventLoop())
-        do {
-            let result = try await body(engine)
-            await engine.shutdown()
-            return result
-        } catch {
-            await engine.shutdown()
-            throw error
-        }
+        return try await TransactionEngine.withEngine(configuration, clock: clock, body)
     }
 
     /// Runs the transfers of `system` for `duration`.

@@ -30,16 +30,8 @@ struct BankCommand: AsyncParsableCommand {
     ) async throws -> Result {
         var configuration = try cluster.load()
         configuration.engine.faultHook = try FaultInjection.hook(from: ProcessInfo.processInfo.environment)
-        let engine = try await TransactionEngine.start(
-            configuration.engine, clock: SystemBoundedClock(source: configuration.clock), loop: try EventLoop())
-        do {
-            let result = try await body(engine)
-            await engine.shutdown()
-            return result
-        } catch {
-            await engine.shutdown()
-            throw error
-        }
+        return try await TransactionEngine.withEngine(
+            configuration.engine, clock: SystemBoundedClock(source: configuration.clock), body)
     }
 }
 
