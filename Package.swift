@@ -12,8 +12,10 @@ let package = Package(
     dependencies: [
         .package(url: "https://github.com/apple/swift-argument-parser", from: "1.8.0"),
         .package(url: "https://github.com/apple/swift-collections", from: "1.6.0"),
+        .package(url: "https://github.com/apple/swift-crypto", from: "4.5.0"),
         .package(url: "https://github.com/apple/swift-log", from: "1.16.0"),
         .package(url: "https://github.com/apple/swift-metrics", from: "2.13.0"),
+        .package(url: "https://github.com/apple/swift-nio", from: "2.101.0"),
         .package(url: "https://github.com/HdrHistogram/hdrhistogram-swift", from: "0.2.0"),
         .package(url: "https://github.com/jpsim/Yams", from: "6.2.0"),
         .package(url: "https://github.com/swift-server/swift-service-lifecycle", from: "2.13.0"),
@@ -27,6 +29,14 @@ let package = Package(
         .target(name: "TransactionCore"),
         .target(name: "BoundedTime", dependencies: ["TransactionCore"]),
         .target(name: "TwoPhaseCommit", dependencies: ["TransactionCore", "BoundedTime"]),
+        .target(
+            name: "PostgresWire",
+            dependencies: ["TransactionCore", .product(name: "NIOCore", package: "swift-nio")]
+        ),
+        .target(
+            name: "ClientAuthentication",
+            dependencies: ["TransactionCore", .product(name: "Crypto", package: "swift-crypto")]
+        ),
 
         // Simulation: a deterministic twin of the shells below, over the real pure targets above.
         .target(name: "SimulationKit", dependencies: ["TransactionCore", "BoundedTime", "TwoPhaseCommit"]),
@@ -101,6 +111,16 @@ let package = Package(
             name: "BoundedTimeTests", dependencies: ["BoundedTime", "CLinux", "SystemClock", "TransactionCore"]
         ),
         .testTarget(name: "TwoPhaseCommitTests", dependencies: ["TwoPhaseCommit"]),
+        .testTarget(
+            name: "PostgresWireTests",
+            dependencies: ["PostgresWire", "TransactionCore", .product(name: "NIOCore", package: "swift-nio")]
+        ),
+        .testTarget(
+            name: "ClientAuthenticationTests",
+            dependencies: [
+                "ClientAuthentication", "TransactionCore", .product(name: "Crypto", package: "swift-crypto"),
+            ]
+        ),
         .testTarget(name: "SimulationTests", dependencies: ["SimulationKit"]),
         .testTarget(
             name: "ShardBackendTests",

@@ -19,6 +19,10 @@ extension SQLState {
     public static let connectionFailure = SQLState(rawValue: "08006")
     /// The transaction's outcome is not known yet; ask for it by its gid.
     public static let transactionResolutionUnknown = SQLState(rawValue: "08007")
+    /// Bytes that are not what the wire protocol says they should be.
+    public static let protocolViolation = SQLState(rawValue: "08P01")
+    /// Bytes that are no text in the encoding they should have.
+    public static let characterNotInRepertoire = SQLState(rawValue: "22021")
     /// A value is out of its range, a timestamp from the far future among them.
     public static let invalidParameterValue = SQLState(rawValue: "22023")
     /// The transaction is over, or has failed before.
@@ -27,6 +31,10 @@ extension SQLState {
     public static let invalidStatementName = SQLState(rawValue: "26000")
     /// A write in a transaction that promised not to.
     public static let readOnlyTransaction = SQLState(rawValue: "25006")
+    /// That user may not connect like this.
+    public static let invalidAuthorizationSpecification = SQLState(rawValue: "28000")
+    /// The password is wrong, or there is no such user.
+    public static let invalidPassword = SQLState(rawValue: "28P01")
     /// Nothing was committed, and trying again is safe.
     public static let serializationFailure = SQLState(rawValue: "40001")
     /// Chosen as the victim of a deadlock; trying again is safe.
