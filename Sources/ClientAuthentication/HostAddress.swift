@@ -33,22 +33,23 @@ public struct HostAddress: Hashable, Sendable {
     private static func version6(_ text: some StringProtocol) -> [UInt8]? {
         // At most one `::` stands for the zeros that are missing.
         guard let gap = text.firstRange(of: "::") else {
-            let bytes = groups(text)
+            let bytes = groups(text, mayEndInVersion4: true)
             return bytes?.count == 16 ? bytes : nil
         }
-        guard let head = groups(text[..<gap.lowerBound]), let tail = groups(text[gap.upperBound...]),
+        guard let head = groups(text[..<gap.lowerBound], mayEndInVersion4: false),
+            let tail = groups(text[gap.upperBound...], mayEndInVersion4: true),
             head.count + tail.count <= 14
         else { return nil }
         return head + [UInt8](repeating: 0, count: 16 - head.count - tail.count) + tail
     }
 
     /// The bytes of groups between colons, of which the last may be an IPv4 address; none for an empty text.
-    private static func groups(_ text: some StringProtocol) -> [UInt8]? {
+    private static func groups(_ text: some StringProtocol, mayEndInVersion4: Bool) -> [UInt8]? {
         if text.isEmpty { return [] }
         let parts = text.split(separator: ":", omittingEmptySubsequences: false)
         var bytes: [UInt8] = []
         for (index, part) in parts.enumerated() {
-            if index == parts.count - 1, let last = version4(part) {
+            if mayEndInVersion4, index == parts.count - 1, let last = version4(part) {
                 bytes += last
             } else if (1...4).contains(part.utf8.count), part.allSatisfy(\.isHexDigit),
                 let group = UInt16(part, radix: 16)

@@ -4,6 +4,12 @@ public struct HostRulesError: Error, Hashable, Sendable {
     public var line: Int
     public var message: String
     public var hint: String
+
+    public init(line: Int, message: String, hint: String) {
+        self.line = line
+        self.message = message
+        self.hint = hint
+    }
 }
 
 extension HostRulesError: CustomStringConvertible {

@@ -19,11 +19,7 @@ extension ByteBuffer {
     /// else by the other side.
     mutating func writeText(_ text: String) {
         var text = text
-        let bytes: Void? = text.utf8.withContiguousStorageIfAvailable { bytes in
-            _ = writeBytes(bytes.prefix { $0 != 0 })
-        }
-        if bytes == nil { text.withUTF8 { bytes in _ = writeBytes(bytes.prefix { $0 != 0 }) } }
-        writeInteger(UInt8(0))
+        text.withUTF8 { writeText(UnsafeRawBufferPointer($0)) }
     }
 
     /// As `writeText`, for bytes that are text already.

@@ -99,7 +99,7 @@ enum Layer {
                 "ContinuousClock.now", "SuspendingClock()", "Int.random(in: 0..<3)", "list.shuffled()",
                 "list.randomElement()", "SystemRandomNumberGenerator()", "print(1)",
                 "Date()", "Date.now", "FileManager.default", "ProcessInfo.processInfo", "URLSession.shared", "UUID()",
-                "Data(contentsOf: url)", "FileHandle.standardInput", "Thread.sleep(forTimeInterval: 1)",
+                "Data(contentsOf: url)", "FileHandle.standardInput", "Foundation.Thread.sleep(forTimeInterval: 1)",
             ].map { makeFile("Sources/TwoPhaseCommit/A.swift", $0) }
                 + [makeFile("Sources/SimulationKit/A.swift", "x.shuffle()")],
             accepts: [
@@ -138,7 +138,8 @@ enum Layer {
         let outside =
             /\b(?:Task\s*[.{(]|with\w*TaskGroup|async let|(?:Continuous|Suspending)Clock|SystemRandom|print\()/
         let foundation =
-            /\b(?:Date(?:\(|\.now)|FileManager|FileHandle|ProcessInfo|URLSession|UUID\(|contentsOf(?:File)?:|Thread\b)/
+            /\b(?:Date\(|Date\.now|FileManager|FileHandle|ProcessInfo|URLSession|UUID\(|contentsOf(?:File)?:|Thread\b)/
+            .wordBoundaryKind(.simple)
         let random = /\.(?:random|shuffled?|randomElement)\((?![^)]*using:)/
         return SwiftText(file.text).bareCode.split(separator: "\n")
             .filter { $0.contains(outside) || $0.contains(foundation) || $0.contains(random) }
