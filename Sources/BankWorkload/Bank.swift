@@ -69,10 +69,17 @@ public struct Bank: Sendable {
 
     /// The sum of all accounts at `snapshot`.
     public func sum(at snapshot: Snapshot) async throws -> Int64 {
-        let statement = SQLStatement("SELECT coalesce(sum(balance), 0)::bigint FROM account")
-        let results = try await snapshot.read(statement, in: Self.schema, on: engine.shards)
+        let results = try await snapshot.read(Self.sumByDifferences, in: Self.schema, on: engine.shards)
         return try results.reduce(0) { try $0 + $1[0].int64(0) }
     }
+
+    /// The accounts as they are, and what turns them into what they were: cheaper than the as-of view, which looks at
+    /// every row twice.
+    private static let sumByDifferences = SQLStatement(
+        """
+        SELECT coalesce((SELECT sum(balance) FROM bank.account), 0)::bigint \
+        + coalesce((SELECT sum(weight * balance) FROM meridian_diff_bank.account), 0)::bigint
+        """)
 
     /// How a transfer ended that did not fail.
     enum TransferEnd: Sendable {

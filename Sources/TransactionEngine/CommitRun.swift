@@ -2,9 +2,10 @@ import ShardBackend
 import TransactionCore
 import TwoPhaseCommit
 
-/// A commit under way: the protocol's state, the sessions it commands, and the client that waits. Confined to its
-/// engine.
-final class CommitRun {
+/// A commit under way: the protocol's state, the sessions it commands, and the client that waits.
+///
+/// Only its engine's actor touches it.
+final class CommitRun: @unchecked Sendable {
     let id: TransactionID
     var coordinator: Coordinator
     /// The sessions not given back to their pools yet.

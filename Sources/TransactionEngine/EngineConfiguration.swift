@@ -19,9 +19,11 @@ public struct EngineConfiguration: Sendable {
     public var node: NodeID
     public var shards: [ShardConfiguration]
     /// How many read-write transactions may be open at once. Each may need a connection on every shard, so this is also
-    /// the bound of each shard's pool; more wait in a queue, first come first served. PostgreSQL does most work per
-    /// core with a few sessions per core that it has.
+    /// the bound of each shard's pool; more wait in a queue, first come first served.
     public var writersMax = 48
+    /// How many requests of such transactions may keep the shards busy before further transactions wait to begin. Three
+    /// servers on two cores do half as much again with 16 as with 48 (decision 0007).
+    public var busyRequestsMax = 16
     /// How many connections per shard serve reads at a timestamp.
     public var readersMax = 16
     /// How long a transaction may wait to be admitted, or a read for a connection.

@@ -133,7 +133,8 @@ public actor ReadWriteTransaction {
         return Array(results.dropFirst())
     }
 
-    private static let begin = SQLStatement("BEGIN ISOLATION LEVEL READ COMMITTED READ WRITE")
+    /// The session's defaults say the rest: ``Statement/writeByDefault``.
+    private static let begin = SQLStatement("BEGIN")
     private static let ended = TransactionError(
         .inFailedTransaction, "the transaction has ended", hint: "begin a new transaction")
 }

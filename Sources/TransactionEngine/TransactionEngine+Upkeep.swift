@@ -146,7 +146,9 @@ extension EngineConfiguration {
             let settings = try settings(of: shard, name: name)
             let writers = ConnectionPool(
                 settings: settings, bound: writersMax, on: loop, label: "\(shard) writers", logger: logger
-            ) { connection throws(ShardError) in _ = try await connection.run([open, Statement.flushCommits]) }
+            ) { connection throws(ShardError) in
+                _ = try await connection.run([open, Statement.flushCommits, Statement.writeByDefault])
+            }
             let readers = ConnectionPool(
                 settings: settings, bound: readersMax, on: loop, label: "\(shard) readers", logger: logger
             ) { connection throws(ShardError) in _ = try await connection.run([open, Statement.flushCommits]) }

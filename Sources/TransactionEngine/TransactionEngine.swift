@@ -29,8 +29,8 @@ public actor TransactionEngine {
     var statistics = EngineStatistics()
     var waits = WaitList()
     var readWaiters: [SafeTimeTracker.WaiterID: WaitList.ID] = [:]
+    private var admission: Admission
     private var admissionQueue = Deque<WaitList.ID>()
-    private var openTransactions = 0
     private var isStopping = false
     private var isExpiring = false
     /// The engine has let go of the shards: whatever is not settled is its successor's.
@@ -49,6 +49,8 @@ public actor TransactionEngine {
         recovery = takeover.recovery
         pools = takeover.pools
         tracker = SafeTimeTracker(node: takeover.configuration.node, newest: takeover.newest)
+        admission = Admission(
+            openMax: takeover.configuration.writersMax, busyMax: takeover.configuration.busyRequestsMax)
         statistics.recovered = takeover.settled
     }
 
@@ -57,7 +59,8 @@ public actor TransactionEngine {
 
     // MARK: Transactions
 
-    /// Opens a read-write transaction, waiting while ``EngineConfiguration/writersMax`` are open.
+    /// Opens a read-write transaction, waiting while ``EngineConfiguration/writersMax`` are open or
+    /// ``EngineConfiguration/busyRequestsMax`` requests keep the shards busy.
     ///
     /// End it by ``ReadWriteTransaction/commit()`` or ``ReadWriteTransaction/rollback()``, whatever happens.
     public func begin() async throws(TransactionError) -> ReadWriteTransaction {
@@ -81,32 +84,43 @@ public actor TransactionEngine {
         }
     }
 
-    /// Admission bounds the open transactions by the pool size: an admitted transaction finds a connection on every
-    /// shard, so transactions never wait for connections in a circle.
     private func admit() async throws(TransactionError) {
         guard !isStopping else { throw Self.stopping }
-        if openTransactions < configuration.writersMax, admissionQueue.isEmpty {
-            openTransactions += 1
+        if admission.hasRoom, admissionQueue.isEmpty {
+            admission.opened()
             return
         }
-        let end = await wait(for: configuration.admissionTimeout) { admissionQueue.append($0) }
-        switch end {
+        switch await wait(for: configuration.admissionTimeout, register: { admissionQueue.append($0) }) {
         case .granted: return
         case .cancelled: throw Self.cancelled
         case .expired:
             throw TransactionError(
                 .tooManyConnections, "no transaction could be begun within \(configuration.admissionTimeout)",
-                detail: "\(configuration.writersMax) transactions are open",
+                detail: "\(admission.open) transactions are open",
                 hint: "try again later, or raise the bound of the connection pools")
+        }
+    }
+
+    /// Lets the first in line begin, if there is room.
+    private func admitNext() {
+        while admission.hasRoom, let next = admissionQueue.popFirst() {
+            // One at a time: it counts as busy only when it asks for something.
+            if waits.end(next, .granted) { return admission.opened() }
         }
     }
 
     /// A transaction holds no connection any more.
     func transactionClosed() {
-        while let next = admissionQueue.popFirst() {
-            if waits.end(next, .granted) { return }
-        }
-        openTransactions -= 1
+        admission.closed()
+        admitNext()
+    }
+
+    /// A shard is asked to do something for a transaction; to be ended by ``requestEnded(_:)``.
+    func requestBegan() -> Admission.Request { admission.requestBegan() }
+
+    func requestEnded(_ request: Admission.Request) {
+        admission.requestEnded(request)
+        admitNext()
     }
 
     // MARK: Waiting
@@ -131,7 +145,7 @@ public actor TransactionEngine {
         waits.end(id, end)
     }
 
-    /// Looks for expired waits now and then, as long as there are waits: cheaper than a timer for each.
+    /// Looks for expired waits, and for room, now and then as long as there are waits: cheaper than a timer for each.
     private func expireWaits() {
         guard !isExpiring else { return }
         isExpiring = true
@@ -139,6 +153,8 @@ public actor TransactionEngine {
             while !waits.isEmpty {
                 try? await loop.sleep(until: .now + .milliseconds(20))
                 waits.expire(at: .now)
+                admission.tick()
+                admitNext()
             }
             isExpiring = false
         }
@@ -162,7 +178,7 @@ public actor TransactionEngine {
     public func shutdown(grace: Duration = .seconds(5)) async {
         isStopping = true
         let deadline = ContinuousClock.now + grace
-        while openTransactions > 0 || !live.isEmpty, .now < deadline {
+        while admission.open > 0 || !live.isEmpty, .now < deadline {
             try? await loop.sleep(until: .now + .milliseconds(5))
         }
         isStopped = true

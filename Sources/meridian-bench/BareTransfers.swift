@@ -42,12 +42,14 @@ struct BareTransfers {
         }
     }
 
-    /// Runs for `duration` and returns the latencies in microseconds; tells `processor` the processor time it took.
-    func run(clients: Int, for duration: Duration, processor: (Double) -> Void) throws -> Histogram<UInt32> {
+    /// Runs for `duration` and returns the latencies in microseconds; calls `began` when all clients are
+    /// connected and `ended` before they disconnect.
+    func run(clients: Int, for duration: Duration, began: () -> Void, ended: () -> Void) throws -> Histogram<UInt32> {
         let total = Mutex(makeLatencyHistogram())
         let failure = Mutex<(any Error)?>(nil)
         let sessions = try (0..<clients).map { _ in try conninfos.map { try BareConnection($0) } }
-        let processorBefore = machineProcessorSeconds()
+        for session in sessions.joined() { try session.prepareUpdate() }
+        began()
         let deadline = ContinuousClock.now + duration
         let threads = DispatchGroup()
         for (client, connections) in sessions.enumerated() {
@@ -71,7 +73,7 @@ struct BareTransfers {
             thread.start()
         }
         threads.wait()
-        processor(machineProcessorSeconds() - processorBefore)
+        withExtendedLifetime(sessions) { ended() }
         if let error = failure.withLock({ $0 }) { throw error }
         return total.withLock { $0 }
     }
@@ -148,17 +150,16 @@ final class BareConnection: @unchecked Sendable {
         return value
     }
 
-    private var isPrepared = false
+    /// What ``beginAndUpdate(_:by:)`` takes.
+    func prepareUpdate() throws {
+        let text = "UPDATE bare.account SET balance = balance + $1::bigint WHERE id = $2::bigint"
+        let result = PQprepare(connection, "update", text, 2, nil)
+        defer { PQclear(result) }
+        guard PQresultStatus(result) == PGRES_COMMAND_OK else { throw failure() }
+    }
 
     /// BEGIN and the UPDATE in one round trip, the UPDATE by a prepared statement.
     func beginAndUpdate(_ account: Int64, by change: Int64) throws {
-        if !isPrepared {
-            let text = "UPDATE bare.account SET balance = balance + $1::bigint WHERE id = $2::bigint"
-            let result = PQprepare(connection, "update", text, 2, nil)
-            defer { PQclear(result) }
-            guard PQresultStatus(result) == PGRES_COMMAND_OK else { throw failure() }
-            isPrepared = true
-        }
         PQenterPipelineMode(connection)
         PQsendQueryParams(connection, "BEGIN", 0, nil, nil, nil, nil, 0)
         String(change).withCString { change in

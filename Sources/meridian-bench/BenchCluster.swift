@@ -12,11 +12,14 @@ import TransactionEngine
 struct BenchCluster {
     let shards: [ShardConfiguration]
     let accounts: Int64
+    /// The process numbers of the servers.
+    let servers: [Int32]
 
     /// Prepares the shards of `cluster`.
     init(_ cluster: LocalCluster, accounts: Int64) async throws {
         shards = cluster.servers.map { ShardConfiguration(id: ShardID($0.name)!, conninfo: $0.conninfo()) }
         self.accounts = accounts
+        servers = cluster.servers.compactMap(\.processID)
         try await Self.migrate(shards)
         try BareTransfers.create(accounts: accounts, conninfos: shards.map(\.conninfo))
         try await withEngine(uncertainty: .zero) { engine in
@@ -65,9 +68,11 @@ struct BenchCluster {
     private func bare(_ kind: BareTransfers.CommitProtocol, clients: Int, for duration: Duration) throws -> Cell {
         let transfers = BareTransfers(conninfos: shards.map(\.conninfo), accounts: accounts, commitProtocol: kind)
         var cell = Cell()
-        cell.latencies = try transfers.run(clients: clients, for: duration) { processor in
-            cell.processorSeconds = processor
-        }
+        var (before, after) = (ProcessorTime(), ProcessorTime())
+        cell.latencies = try transfers.run(
+            clients: clients, for: duration, began: { before = .spent(servers: servers) },
+            ended: { after = .spent(servers: servers) })
+        cell.processor = after - before
         cell.seconds = duration / .seconds(1)
         return cell
     }
@@ -78,10 +83,10 @@ struct BenchCluster {
             // Connections are opened before the clock runs, as the bare clients' are.
             try await BankRun(load(clients, .milliseconds(300)), on: bank, history: nil).run()
             let run = BankRun(load(clients, duration), on: bank, history: nil)
-            let processor = machineProcessorSeconds()
+            let before = ProcessorTime.spent(servers: servers)
             try await run.run()
             var cell = Cell()
-            cell.processorSeconds = machineProcessorSeconds() - processor
+            cell.processor = .spent(servers: servers) - before
             cell.latencies = await run.tally.transferLatency
             cell.seconds = duration / .seconds(1)
             return cell

@@ -10,19 +10,22 @@ struct Measurement: Codable {
     /// Latencies in milliseconds.
     var p50: Double
     var p99: Double
-    /// Processor time of the whole machine, servers included, for one operation, in milliseconds.
-    var processorMilliseconds: Double
+    /// Processor time of this process, clients and coordinator, for one operation, in microseconds.
+    var ownMicroseconds: Double
+    /// Processor time of the PostgreSQL servers for one operation, in microseconds.
+    var serverMicroseconds: Double
 
     var perSecond: Double { Double(operations) / seconds }
 
-    init(system: String, clients: Int, latencies: Histogram<UInt32>, seconds: Double, processorSeconds: Double) {
+    init(system: String, clients: Int, latencies: Histogram<UInt32>, seconds: Double, processor: ProcessorTime) {
         self.system = system
         self.clients = clients
         self.seconds = seconds
         operations = Int(latencies.totalCount)
         p50 = Double(latencies.valueAtPercentile(50)) / 1000
         p99 = Double(latencies.valueAtPercentile(99)) / 1000
-        processorMilliseconds = processorSeconds * 1000 / Double(max(1, operations))
+        ownMicroseconds = processor.own * 1e6 / Double(max(1, operations))
+        serverMicroseconds = processor.servers * 1e6 / Double(max(1, operations))
     }
 }
 
@@ -43,14 +46,14 @@ struct BenchReport: Codable {
     /// Prints `measurements` as they come.
     mutating func add(_ measurement: Measurement) {
         if measurements.isEmpty {
-            print(Self.row("system", "clients", "per s", "p50 ms", "p99 ms", "cpu ms/op"))
+            print(Self.row("system", "clients", "per s", "p50 ms", "p99 ms", "own µs", "servers µs"))
         }
         measurements.append(measurement)
         print(
             Self.row(
                 measurement.system, String(measurement.clients), String(Int(measurement.perSecond)),
                 Self.decimal(measurement.p50), Self.decimal(measurement.p99),
-                Self.decimal(measurement.processorMilliseconds)))
+                String(Int(measurement.ownMicroseconds)), String(Int(measurement.serverMicroseconds))))
     }
 
     func find(_ system: String, clients: Int) -> Measurement? {
@@ -93,15 +96,4 @@ struct BenchReport: Codable {
         let memory = ProcessInfo.processInfo.physicalMemory >> 30
         return "\(ProcessInfo.processInfo.processorCount) cores of \(cpu), \(memory) GiB"
     }
-}
-
-/// Processor time that the whole machine has spent since it booted, in seconds.
-func machineProcessorSeconds() -> Double {
-    guard let line = try? String(contentsOfFile: "/proc/stat", encoding: .utf8).split(separator: "\n").first else {
-        return 0
-    }
-    // user, nice, system, (idle, iowait,) irq, softirq
-    let ticks = line.split(separator: " ").dropFirst().compactMap { Double($0) }
-    let busy = ticks.enumerated().filter { [0, 1, 2, 5, 6].contains($0.offset) }.map(\.element).reduce(0, +)
-    return busy / Double(sysconf(Int32(_SC_CLK_TCK)))
 }

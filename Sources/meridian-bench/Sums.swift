@@ -53,8 +53,8 @@ struct SumTally {
     func measurement(_ system: String, _ clients: Int, _ duration: Duration) -> Measurement {
         // Processor time is the transfers' too, so none is told.
         Measurement(
-            system: system, clients: clients, latencies: latencies, seconds: duration / .seconds(1), processorSeconds: 0
-        )
+            system: system, clients: clients, latencies: latencies, seconds: duration / .seconds(1),
+            processor: ProcessorTime())
     }
 }
 

@@ -18,22 +18,29 @@ struct Transfers: AsyncParsableCommand {
 
     @OptionGroup var options: BenchOptions
 
-    @Option(help: ArgumentHelp("Numbers of clients.", valueName: "n"))
+    @Option(parsing: .upToNextOption, help: ArgumentHelp("Numbers of clients.", valueName: "n"))
     var clients: [Int] = [1, 8, 32, 128]
 
-    @Option(help: ArgumentHelp("Systems to measure.", valueName: "name"))
+    @Option(parsing: .upToNextOption, help: ArgumentHelp("Systems to measure.", valueName: "name"))
     var systems: [String] = ["bare", "textbook", "meridian", "meridian-0"]
 
     @Option(help: ArgumentHelp("Seconds of each cell and round.", valueName: "s"))
     var seconds: Double?
 
+    @Option(
+        help: ArgumentHelp(
+            "Microseconds that every flush takes longer (commit_delay), as on a slower disk.", valueName: "us"))
+    var flushDelay = 0
+
     static let accounts: Int64 = 99_999
 
     func run() async throws {
         // Short cells in several rounds, all systems in each: what disturbs the machine disturbs all of them.
-        let rounds = options.quick ? 1 : 4
-        let cell = Duration.seconds(seconds ?? (options.quick ? 2.5 : 5))
-        try await LocalCluster.withTemporary(shards: 3, settings: Self.settings) { cluster in
+        let rounds = options.quick ? 3 : 8
+        let cell = Duration.seconds(seconds ?? (options.quick ? 0.8 : 3))
+        let slower = ["commit_delay": "\(flushDelay)", "commit_siblings": "0"]
+        let settings = Self.settings.merging(flushDelay > 0 ? slower : [:]) { _, new in new }
+        try await LocalCluster.withTemporary(shards: 3, settings: settings) { cluster in
             let bench = try await BenchCluster(cluster, accounts: Self.accounts)
             var report = BenchReport(benchmark: "transfers", postgres: try bench.postgresVersion())
             for clients in clients {
@@ -69,17 +76,16 @@ struct Transfers: AsyncParsableCommand {
 struct Cell {
     var latencies = makeLatencyHistogram()
     var seconds = 0.0
-    var processorSeconds = 0.0
+    var processor = ProcessorTime()
 
     mutating func add(_ other: Cell) {
         latencies.add(other.latencies)
         seconds += other.seconds
-        processorSeconds += other.processorSeconds
+        processor += other.processor
     }
 
     func measurement(_ system: String, _ clients: Int) -> Measurement {
         Measurement(
-            system: system, clients: clients, latencies: latencies, seconds: seconds,
-            processorSeconds: processorSeconds)
+            system: system, clients: clients, latencies: latencies, seconds: seconds, processor: processor)
     }
 }

@@ -73,6 +73,30 @@ import TransactionEngine
         }
     }
 
+    @Test("a transaction that waits for a row lock does not count as busy: others begin and commit meanwhile")
+    func lockWaitIsNotBusy() async throws {
+        try await EngineShards.withShared(1) { shards in
+            try await shards.engine {
+                $0.busyRequestsMax = 1
+                $0.admissionTimeout = .seconds(5)
+            } _: { engine in
+                let bank = try await engine.makeBank()
+                func change(_ account: Int64) -> SQLStatement {
+                    SQLStatement("UPDATE bank.account SET balance = balance + 1 WHERE id = $1", [.int64(account)])
+                }
+                let holder = try await engine.begin()
+                _ = try await holder.execute(change(0), on: shards.ids[0])
+                let blocked = Task { try await engine.transaction { try await $0.execute(change(0), on: shards.ids[0]) } }
+                // Begun while the other waits for its lock, and done before it gets it.
+                for account in 1..<bank.accounts {
+                    _ = try await engine.transaction { try await $0.execute(change(account), on: shards.ids[0]) }
+                }
+                _ = try await holder.commit()
+                _ = try await blocked.value
+            }
+        }
+    }
+
     @Test("an engine that stops refuses new transactions with 57P01, finishes open ones, and answers every client")
     func stopping() async throws {
         try await EngineShards.withShared { shards in

@@ -1,0 +1,49 @@
+import Foundation
+
+/// Processor time in seconds, by who spent it. What else the machine does is not in it.
+struct ProcessorTime {
+    /// This process: the clients and the coordinator.
+    var own = 0.0
+    /// The PostgreSQL servers with all their sessions.
+    var servers = 0.0
+
+    /// What this process and the living ones of the servers have spent so far.
+    ///
+    /// - Parameter servers: the process numbers of the postmasters.
+    static func spent(servers: [Int32]) -> ProcessorTime {
+        var usage = rusage()
+        getrusage(__rusage_who_t(RUSAGE_SELF.rawValue), &usage)
+        var time = ProcessorTime()
+        time.own = seconds(usage.ru_utime) + seconds(usage.ru_stime)
+        let entries = (try? FileManager.default.contentsOfDirectory(atPath: "/proc")) ?? []
+        for processID in entries.compactMap({ Int32($0) }) {
+            guard servers.contains(processID) || parent(of: processID).map(servers.contains) == true else { continue }
+            time.servers += schedulerSeconds(of: processID)
+        }
+        return time
+    }
+
+    static func - (left: ProcessorTime, right: ProcessorTime) -> ProcessorTime {
+        ProcessorTime(own: left.own - right.own, servers: left.servers - right.servers)
+    }
+
+    static func += (left: inout ProcessorTime, right: ProcessorTime) {
+        left.own += right.own
+        left.servers += right.servers
+    }
+
+    private static func seconds(_ time: timeval) -> Double { Double(time.tv_sec) + Double(time.tv_usec) / 1e6 }
+
+    private static func parent(of processID: Int32) -> Int32? {
+        guard let text = try? String(contentsOfFile: "/proc/\(processID)/stat", encoding: .isoLatin1),
+            let nameEnd = text.lastIndex(of: ")")
+        else { return nil }
+        return text[nameEnd...].split(separator: " ").dropFirst(2).first.flatMap { Int32($0) }
+    }
+
+    /// Exact, where the ticks in `/proc/PID/stat` are samples (Documentation/scheduler/sched-stats of Linux).
+    private static func schedulerSeconds(of processID: Int32) -> Double {
+        let text = (try? String(contentsOfFile: "/proc/\(processID)/schedstat", encoding: .isoLatin1)) ?? ""
+        return (text.split(separator: " ").first.flatMap { Double($0) } ?? 0) / 1e9
+    }
+}
