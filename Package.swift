@@ -22,11 +22,14 @@ let package = Package(
         // System libraries: a module map and a shim header, nothing else.
         .systemLibrary(name: "CLibPQ", pkgConfig: "libpq", providers: [.apt(["libpq-dev"])]),
         .systemLibrary(name: "CLinux"),
+        .systemLibrary(name: "CPgQuery", providers: [.apt(["libpg-query-dev", "libprotobuf-c-dev"])]),
 
         // Pure: values and state machines. No I/O, no clock, no randomness, no tasks.
         .target(name: "TransactionCore"),
         .target(name: "BoundedTime", dependencies: ["TransactionCore"]),
         .target(name: "TwoPhaseCommit", dependencies: ["TransactionCore", "BoundedTime"]),
+        .target(name: "Placement", dependencies: ["TransactionCore"]),
+        .target(name: "StatementRouting", dependencies: ["CPgQuery", "Placement", "TransactionCore"]),
 
         // Simulation: a deterministic twin of the shells below, over the real pure targets above.
         .target(name: "SimulationKit", dependencies: ["TransactionCore", "BoundedTime", "TwoPhaseCommit"]),
@@ -101,6 +104,8 @@ let package = Package(
             name: "BoundedTimeTests", dependencies: ["BoundedTime", "CLinux", "SystemClock", "TransactionCore"]
         ),
         .testTarget(name: "TwoPhaseCommitTests", dependencies: ["TwoPhaseCommit"]),
+        .testTarget(name: "PlacementTests", dependencies: ["Placement", "TransactionCore"]),
+        .testTarget(name: "StatementRoutingTests", dependencies: ["Placement", "StatementRouting", "TransactionCore"]),
         .testTarget(name: "SimulationTests", dependencies: ["SimulationKit"]),
         .testTarget(
             name: "ShardBackendTests",
@@ -109,8 +114,8 @@ let package = Package(
         .testTarget(
             name: "PostgresIntegrationTests",
             dependencies: [
-                "BankWorkload", "BoundedTime", "LocalCluster", "ShardBackend", "ShardSchema", "SystemClock",
-                "TestSupport",
+                "BankWorkload", "BoundedTime", "LocalCluster", "Placement", "ShardBackend", "ShardSchema",
+                "SystemClock", "TestSupport",
                 "TransactionCore", "TransactionEngine", "TwoPhaseCommit",
                 .product(name: "Logging", package: "swift-log"),
             ]
