@@ -24,6 +24,7 @@ let package = Package(
         // System libraries: a module map and a shim header, nothing else.
         .systemLibrary(name: "CLibPQ", pkgConfig: "libpq", providers: [.apt(["libpq-dev"])]),
         .systemLibrary(name: "CLinux"),
+        .systemLibrary(name: "CPgQuery", providers: [.apt(["libpg-query-dev", "libprotobuf-c-dev"])]),
 
         // Pure: values and state machines. No I/O, no clock, no randomness, no tasks.
         .target(name: "TransactionCore"),
@@ -37,6 +38,8 @@ let package = Package(
             name: "ClientAuthentication",
             dependencies: ["TransactionCore", .product(name: "Crypto", package: "swift-crypto")]
         ),
+        .target(name: "Placement", dependencies: ["TransactionCore"]),
+        .target(name: "StatementRouting", dependencies: ["CPgQuery", "Placement", "TransactionCore"]),
 
         // Simulation: a deterministic twin of the shells below, over the real pure targets above.
         .target(name: "SimulationKit", dependencies: ["TransactionCore", "BoundedTime", "TwoPhaseCommit"]),
@@ -121,6 +124,8 @@ let package = Package(
                 "ClientAuthentication", "TransactionCore", .product(name: "Crypto", package: "swift-crypto"),
             ]
         ),
+        .testTarget(name: "PlacementTests", dependencies: ["Placement", "TransactionCore"]),
+        .testTarget(name: "StatementRoutingTests", dependencies: ["Placement", "StatementRouting", "TransactionCore"]),
         .testTarget(name: "SimulationTests", dependencies: ["SimulationKit"]),
         .testTarget(
             name: "ShardBackendTests",
@@ -129,8 +134,8 @@ let package = Package(
         .testTarget(
             name: "PostgresIntegrationTests",
             dependencies: [
-                "BankWorkload", "BoundedTime", "LocalCluster", "ShardBackend", "ShardSchema", "SystemClock",
-                "TestSupport",
+                "BankWorkload", "BoundedTime", "LocalCluster", "Placement", "ShardBackend", "ShardSchema",
+                "SystemClock", "TestSupport",
                 "TransactionCore", "TransactionEngine", "TwoPhaseCommit",
                 .product(name: "Logging", package: "swift-log"),
             ]

@@ -39,6 +39,8 @@ extension SQLState {
     public static let serializationFailure = SQLState(rawValue: "40001")
     /// Chosen as the victim of a deadlock; trying again is safe.
     public static let deadlockDetected = SQLState(rawValue: "40P01")
+    /// The text is not SQL.
+    public static let syntaxError = SQLState(rawValue: "42601")
     /// A prepared transaction of that name is not there.
     public static let undefinedObject = SQLState(rawValue: "42704")
     /// A schema is there already.
@@ -57,6 +59,8 @@ extension SQLState {
     public static let tooManyConnections = SQLState(rawValue: "53300")
     /// A limit that the operator set was reached.
     public static let configurationLimitExceeded = SQLState(rawValue: "53400")
+    /// A statement is nested more deeply than can be parsed.
+    public static let statementTooComplex = SQLState(rawValue: "54001")
     /// The object is not in the state that the operation needs: another coordinator holds the shard.
     public static let objectNotInPrerequisiteState = SQLState(rawValue: "55000")
     /// A wait for other transactions ended at its deadline.

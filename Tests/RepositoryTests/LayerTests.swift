@@ -6,9 +6,10 @@ enum Layer {
 
     /// Bottom-up, as in Package.swift.
     static let ofTarget: [(name: String, layer: Layer)] = [
-        ("CLibPQ", .system), ("CLinux", .system),
+        ("CLibPQ", .system), ("CLinux", .system), ("CPgQuery", .system),
         ("TransactionCore", .pure), ("BoundedTime", .pure), ("TwoPhaseCommit", .pure),
         ("PostgresWire", .pure), ("ClientAuthentication", .pure),
+        ("Placement", .pure), ("StatementRouting", .pure),
         ("SimulationKit", .simulation),
         ("SystemClock", .shell), ("ShardBackend", .shell), ("LocalCluster", .shell),
         ("ShardSchema", .assembly), ("TransactionEngine", .assembly), ("BankWorkload", .assembly),
@@ -27,6 +28,9 @@ enum Layer {
 
     /// Who may see libpq; the bench measures the floor with it.
     static let libpqImporters: Set<String> = ["ShardBackend", "meridian-bench"]
+
+    /// Who may see PostgreSQL's parser, which is a function of its argument: pure code may call it.
+    static let parserImporter = "StatementRouting"
 
     static func of(_ target: String) -> Layer? { ofTarget.first { $0.name == target }?.layer }
 
@@ -78,6 +82,11 @@ enum Layer {
                 makeFile("Sources/ShardBackend/A.swift", "import SimulationKit"),
                 makeFile("Sources/ShardSchema/A.swift", "import TransactionEngine"),
                 makeFile("Sources/meridian/A.swift", "import CLibPQ"),
+                makeFile("Sources/Placement/A.swift", "import CPgQuery"),
+                makeFile("Sources/ShardBackend/A.swift", "import CPgQuery"),
+                makeFile("Sources/meridian/A.swift", "import CPgQuery"),
+                makeFile("Sources/StatementRouting/A.swift", "import CLinux"),
+                makeFile("Sources/StatementRouting/A.swift", "import Foundation"),
                 makeFile("Sources/Stray/A.swift", "import TransactionCore"),
             ],
             accepts: [
@@ -86,6 +95,7 @@ enum Layer {
                 makeFile("Sources/PostgresWire/A.swift", "import NIOCore\nimport TransactionCore"),
                 makeFile("Sources/ClientAuthentication/A.swift", "import Crypto\nimport Foundation"),
                 makeFile("Sources/ShardBackend/A.swift", "import CLibPQ\nimport Glibc\nimport Logging"),
+                makeFile("Sources/StatementRouting/A.swift", "internal import CPgQuery\nimport Placement"),
                 makeFile("Sources/BankWorkload/A.swift", "import TransactionEngine\nimport ShardBackend"),
             ])
     }
@@ -117,6 +127,7 @@ enum Layer {
             .union(Layer.pureImportsOfTarget[target] ?? [])
         return imports(in: file).filter { module in
             if module == "CLibPQ" { return !Layer.libpqImporters.contains(target) }
+            if module == "CPgQuery" { return target != Layer.parserImporter }
             let isOurs = Layer.of(module) != nil
             return isOurs || layer.isPure ? !permitted.contains(module) : false
         }.map { "\(target) imports \($0)" }
