@@ -10,7 +10,7 @@ public struct BucketMap: Hashable, Sendable {
     /// The shards that hold buckets, each once, in sequence.
     public let shards: [ShardID]
     /// For each bucket, its shard's index in ``shards``.
-    private let owners: [UInt16]
+    public let owners: [UInt16]
 
     /// Spreads the buckets evenly: shard i of n gets the i-th n-th of them. At least one shard, none twice.
     public init(shards: [ShardID], version: UInt64 = 1) {
@@ -23,6 +23,14 @@ public struct BucketMap: Hashable, Sendable {
 
     private init(shards: [ShardID], owners: [UInt16], version: UInt64) {
         (self.shards, self.owners, self.version) = (shards, owners, version)
+    }
+
+    /// The map that was stored; nil when the parts don't fit each other.
+    public init?(storedShards shards: [ShardID], owners: [UInt16], version: UInt64) {
+        guard owners.count == Self.bucketCount, Set(shards).count == shards.count,
+            owners.allSatisfy({ $0 < shards.count })
+        else { return nil }
+        self.init(shards: shards, owners: owners, version: version)
     }
 
     /// The bucket of a hash: the unsigned remainder.

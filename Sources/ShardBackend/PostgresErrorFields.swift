@@ -25,6 +25,9 @@ public struct PostgresErrorFields: Hashable, Sendable {
         case file = 0x46
         case line = 0x4C
         case routine = 0x52
+
+        /// What ``TransactionError/reportFields`` keeps.
+        static let reported = allCases.filter { ![.severity, .sqlState, .message, .detail, .hint].contains($0) }
     }
 
     private var fields: [Field: String]

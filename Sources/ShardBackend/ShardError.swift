@@ -84,5 +84,6 @@ extension TransactionError {
         self.init(
             fields?.isStalePreparedStatement == true ? .serializationFailure : error.sqlState, error.message,
             detail: fields?.detail, hint: fields?.hint, shard: shard)
+        for field in PostgresErrorFields.Field.reported { reportFields[field.rawValue] = fields?[field] }
     }
 }

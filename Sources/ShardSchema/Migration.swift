@@ -13,6 +13,7 @@ public struct Migration: Hashable, Sendable {
             ("0001_commit_log.sql", PackageResources._001_commit_log_sql),
             ("0002_versioned_tables.sql", PackageResources._002_versioned_tables_sql),
             ("0003_retention.sql", PackageResources._003_retention_sql),
+            ("0004_placement.sql", PackageResources._004_placement_sql),
         ]
         return files.enumerated().map { index, file in
             Migration(number: index + 1, name: file.0, sql: String(decoding: file.1, as: UTF8.self))

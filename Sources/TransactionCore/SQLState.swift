@@ -45,6 +45,8 @@ extension SQLState {
     public static let undefinedObject = SQLState(rawValue: "42704")
     /// A schema is there already.
     public static let duplicateSchema = SQLState(rawValue: "42P06")
+    /// A savepoint of that name is not there.
+    public static let invalidSavepoint = SQLState(rawValue: "3B001")
     /// A schema is not there.
     public static let undefinedSchema = SQLState(rawValue: "3F000")
     /// A function is not there.

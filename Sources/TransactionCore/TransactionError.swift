@@ -24,6 +24,9 @@ public struct TransactionError: Error, Hashable, Sendable {
     public var shard: ShardID?
     /// What became of the transaction.
     public var outcome: TransactionOutcome
+    /// What else a shard's PostgreSQL said of the error (position, constraint, table …), by the letters of the wire
+    /// protocol ("Error and Notice Message Fields"); its severity, SQLSTATE, message, detail and hint stand above.
+    public var reportFields: [UInt8: String] = [:]
 
     /// Makes an error; by default of a transaction of which nothing was committed.
     public init(

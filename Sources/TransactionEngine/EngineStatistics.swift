@@ -10,6 +10,8 @@ public struct EngineStatistics: Sendable, Hashable {
     public var aborts: [SQLState: Int] = [:]
     /// Reads at a timestamp, by shard.
     public var reads = 0
+    /// Of them those of clients' statements that went through as-of views, the plain tables not being the state.
+    public var readsOfThePast = 0
     /// Reads that had to wait for a transaction in flight.
     public var readsThatWaited = 0
     /// Time from the client's COMMIT to its answer, summed.

@@ -1,6 +1,10 @@
 import ShardBackend
 import TransactionCore
 
+/// What a pooled session is told before a client's statements run on it: its settings, for example. It runs outside the
+/// client's transaction, so that a rollback leaves it alone. Called on the session's event loop.
+public typealias SessionPreparation = @Sendable (ShardConnection) -> [SQLStatement]
+
 /// A read-write transaction: statements on shards that the caller names, then one commit or rollback.
 ///
 /// Each shard it touches gives it one connection, on which a PostgreSQL transaction at READ COMMITTED runs. What makes
@@ -20,21 +24,25 @@ public actor ReadWriteTransaction {
 
     private enum Phase {
         case open
-        /// A statement failed: only ``rollback()`` is left.
+        /// A statement failed: ``rollback(to:)`` and ``rollback()`` are left.
         case failed(TransactionError)
         case ended
     }
 
     private let engine: TransactionEngine
+    private let preparation: SessionPreparation?
     private var phase = Phase.open
     private var sessions: [Session] = []
     private var connecting: Set<ShardID> = []
     private var statementsUnderWay = 0
+    /// The names of the savepoints, oldest first; the server quotes nothing, so they are quoted already.
+    private var savepoints: [String] = []
 
     public nonisolated var unownedExecutor: UnownedSerialExecutor { engine.unownedExecutor }
 
-    init(engine: TransactionEngine) {
+    init(engine: TransactionEngine, preparation: SessionPreparation?) {
         self.engine = engine
+        self.preparation = preparation
     }
 
     /// Runs statements that may write on `shard`, in one round trip.
@@ -53,6 +61,55 @@ public actor ReadWriteTransaction {
     public func lockingRead(_ statement: SQLStatement, on shard: ShardID) async throws(TransactionError) -> SQLResult {
         try await run([statement], on: shard, isWrite: false)[0]
     }
+
+    /// Runs statements that lock what they read on `shard` and write nothing, in one round trip.
+    public func lockingRead(
+        _ statements: [SQLStatement], on shard: ShardID
+    ) async throws(TransactionError) -> [SQLResult] {
+        try await run(statements, on: shard, isWrite: false)
+    }
+
+    /// The shards that the transaction has a session on.
+    public var shards: [ShardID] { sessions.map(\.shard) }
+
+    // MARK: Savepoints
+
+    /// Sets a savepoint on every shard, those that the transaction comes to later among them.
+    ///
+    /// - Parameter name: as it stands in SQL, quoted where it must be.
+    public func savepoint(_ name: String) async throws(TransactionError) {
+        for shard in shards { _ = try await run([SQLStatement("SAVEPOINT \(name)")], on: shard, isWrite: false) }
+        savepoints.append(name)
+    }
+
+    /// Forgets a savepoint, and those after it.
+    public func release(_ name: String) async throws(TransactionError) {
+        guard let index = savepoints.lastIndex(of: name) else { throw Self.noSavepoint(name) }
+        for shard in shards {
+            _ = try await run([SQLStatement("RELEASE SAVEPOINT \(name)")], on: shard, isWrite: false)
+        }
+        savepoints.removeSubrange(index...)
+    }
+
+    /// Undoes what was done since a savepoint, also after a statement has failed. The savepoint stays.
+    ///
+    /// The shards give up the locks taken since: what was read under them has to be locked and compared again by the
+    /// caller (DESIGN section 4).
+    public func rollback(to name: String) async throws(TransactionError) {
+        if case .ended = phase { throw Self.ended }
+        guard let index = savepoints.lastIndex(of: name) else { throw Self.noSavepoint(name) }
+        phase = .open
+        for shard in shards {
+            _ = try await run([SQLStatement("ROLLBACK TO SAVEPOINT \(name)")], on: shard, isWrite: false)
+        }
+        savepoints.removeSubrange((index + 1)...)
+    }
+
+    private static func noSavepoint(_ name: String) -> TransactionError {
+        TransactionError(.invalidSavepoint, "savepoint \(name) does not exist")
+    }
+
+    // MARK: End
 
     /// Commits on every shard that was written, or on none.
     ///
@@ -129,8 +186,10 @@ public actor ReadWriteTransaction {
             throw Self.ended
         }
         sessions.append(session)
-        let results = try await engine.run([Self.begin] + statements, on: session)
-        return Array(results.dropFirst())
+        try await engine.prepare(session.connection, by: preparation, for: shard)
+        let prologue = [Self.begin] + savepoints.map { SQLStatement("SAVEPOINT \($0)") }
+        let results = try await engine.run(prologue + statements, on: session)
+        return Array(results.dropFirst(prologue.count))
     }
 
     /// The session's defaults say the rest: ``Statement/writeByDefault``.

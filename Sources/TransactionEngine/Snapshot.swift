@@ -26,6 +26,13 @@ public struct Snapshot: Sendable {
         try await engine.read(statement, in: schema, at: timestamp, on: shard)
     }
 
+    /// Runs a client's statement on one shard (R8, R10).
+    ///
+    /// - Throws: ``TransactionError``; SQLSTATE 72000 when the shards no longer keep the timestamp.
+    public func run(_ statement: ClientStatement, on shard: ShardID) async throws(TransactionError) -> SQLResult {
+        try await engine.read(statement, at: timestamp, on: shard)
+    }
+
     /// Reads on several shards at once. The results stand in the order of `shards`.
     public func read(
         _ statement: SQLStatement, in schema: String = "public", on shards: [ShardID]

@@ -375,6 +375,9 @@ enum Statement {
         set_config('default_transaction_read_only', 'off', false)
         """)
 
+    /// A reader's session writes nothing, whatever a function that it calls would like to.
+    static let readByDefault = SQLStatement("SELECT set_config('default_transaction_read_only', 'on', false)")
+
     static func prepare(_ id: TransactionID) -> SQLStatement {
         SQLStatement("PREPARE TRANSACTION '\(id)'", isPrepared: false)
     }

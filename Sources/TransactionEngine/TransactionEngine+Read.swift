@@ -62,6 +62,86 @@ extension TransactionEngine {
         }
     }
 
+    /// Runs a client's `statement` on `shard` at `timestamp` (R8, R10): on the plain tables while these are the state at
+    /// the timestamp, else through the as-of views.
+    ///
+    /// The plain way costs what the statement costs on PostgreSQL alone. It is taken when nothing is in flight on the
+    /// shard and nothing later has been applied, and its answer counts only if that still holds then
+    /// (``SafeTimeTracker/isCurrent(at:on:)``).
+    func read(
+        _ statement: ClientStatement, at timestamp: Timestamp, on shard: ShardID
+    ) async throws(TransactionError) -> SQLResult {
+        guard let pools = pools[shard] else { throw Self.unknownShard(shard) }
+        if tracker.isCurrent(at: timestamp, on: shard) {
+            // Closes the timestamp: a commit that is chosen from here on is a later one, and is noticed below.
+            _ = tracker.readRequested(at: timestamp, on: shard)
+            let result = try await run([], statement, [], on: shard, pools)
+            if tracker.isCurrent(at: timestamp, on: shard) {
+                statistics.reads += 1
+                return result
+            }
+        }
+        guard statement.isReadableInThePast else { throw Self.notReadableInThePast(shard) }
+        try await reachSafeTime(timestamp, on: shard)
+        statistics.reads += 1
+        statistics.readsOfThePast += 1
+        let prologue = ShardSchema.readPrologue(at: timestamp, schemas: statement.searchPath)
+        return try await run(prologue, statement.asOf, [Statement.commit], on: shard, pools)
+    }
+
+    private func run(
+        _ prologue: [SQLStatement], _ statement: ClientStatement, _ epilogue: [SQLStatement], on shard: ShardID,
+        _ pools: ShardPools
+    ) async throws(TransactionError) -> SQLResult {
+        do throws(ShardError) {
+            let connection = try await pools.readers.lease(deadline: .now + configuration.admissionTimeout)
+            do throws(ShardError) {
+                try await prepare(connection, by: statement.preparation)
+                let results = try await connection.run(
+                    prologue + [statement.statement] + epilogue, deadline: .now + configuration.statementTimeout)
+                await pools.readers.giveBack(connection)
+                return results[prologue.count]
+            } catch {
+                if !prologue.isEmpty {
+                    _ = try? await connection.run([Statement.rollback], deadline: .now + .seconds(1))
+                }
+                await pools.readers.giveBack(connection)
+                throw error
+            }
+        } catch {
+            throw TransactionError(error, shard: shard)
+        }
+    }
+
+    /// Tells a pooled session what it must know first; closes it if that fails, since it is not known then what it knows.
+    private func prepare(
+        _ connection: ShardConnection, by preparation: SessionPreparation?
+    ) async throws(ShardError) {
+        guard let statements = preparation?(connection), !statements.isEmpty else { return }
+        do throws(ShardError) {
+            _ = try await connection.run(statements, deadline: .now + configuration.statementTimeout)
+        } catch {
+            await connection.close()
+            throw error
+        }
+    }
+
+    func prepare(
+        _ connection: ShardConnection, by preparation: SessionPreparation?, for shard: ShardID
+    ) async throws(TransactionError) {
+        do throws(ShardError) {
+            try await prepare(connection, by: preparation)
+        } catch {
+            throw TransactionError(error, shard: shard)
+        }
+    }
+
+    private static func notReadableInThePast(_ shard: ShardID) -> TransactionError {
+        TransactionError(
+            .serializationFailure, "the tables changed while a view or function of yours was reading them",
+            detail: "what it reads can't be read at a timestamp", hint: "run the transaction again", shard: shard)
+    }
+
     private func reachSafeTime(_ timestamp: Timestamp, on shard: ShardID) async throws(TransactionError) {
         guard case .wait(let waiter) = tracker.readRequested(at: timestamp, on: shard) else { return }
         statistics.readsThatWaited += 1
@@ -128,6 +208,47 @@ extension TransactionEngine {
     public func inspect(_ statement: SQLStatement, on shard: ShardID) async throws(TransactionError) -> SQLResult {
         do throws(ShardError) {
             return try await recovery.run([statement], on: shard)[0]
+        } catch {
+            throw TransactionError(error, shard: shard)
+        }
+    }
+}
+
+/// What sessions ask of a server besides reading tables.
+extension TransactionEngine {
+    /// Runs what reads no table, or only a server's own catalogs, with the client's settings.
+    public func evaluate(
+        _ statement: ClientStatement, on shard: ShardID? = nil
+    ) async throws(TransactionError) -> SQLResult {
+        try await withReader(statement, on: shard ?? shards[0]) { connection throws(ShardError) in
+            try await connection.run(statement.statement, deadline: .now + self.configuration.statementTimeout)
+        }
+    }
+
+    /// What a statement takes and returns.
+    public func describe(_ statement: ClientStatement) async throws(TransactionError) -> StatementDescription {
+        try await withReader(statement, on: shards[0]) { connection throws(ShardError) in
+            try await connection.describe(
+                statement.statement, deadline: .now + self.configuration.statementTimeout)
+        }
+    }
+
+    private func withReader<Result: Sendable>(
+        _ statement: ClientStatement, on shard: ShardID,
+        _ body: (ShardConnection) async throws(ShardError) -> Result
+    ) async throws(TransactionError) -> Result {
+        guard let pools = pools[shard] else { throw Self.unknownShard(shard) }
+        do throws(ShardError) {
+            let connection = try await pools.readers.lease(deadline: .now + configuration.admissionTimeout)
+            do throws(ShardError) {
+                try await prepare(connection, by: statement.preparation)
+                let result = try await body(connection)
+                await pools.readers.giveBack(connection)
+                return result
+            } catch {
+                await pools.readers.giveBack(connection)
+                throw error
+            }
         } catch {
             throw TransactionError(error, shard: shard)
         }

@@ -151,7 +151,7 @@ extension EngineConfiguration {
             }
             let readers = ConnectionPool(
                 settings: settings, bound: readersMax, on: loop, label: "\(shard) readers", logger: logger
-            ) { connection throws(ShardError) in _ = try await connection.run([open, Statement.flushCommits]) }
+            ) { connection throws(ShardError) in _ = try await connection.run([open, Statement.readByDefault]) }
             pools[shard] = ShardPools(writers: writers, readers: readers, control: control[shard]!)
         }
         return pools

@@ -63,9 +63,13 @@ public actor TransactionEngine {
     /// ``EngineConfiguration/busyRequestsMax`` requests keep the shards busy.
     ///
     /// End it by ``ReadWriteTransaction/commit()`` or ``ReadWriteTransaction/rollback()``, whatever happens.
-    public func begin() async throws(TransactionError) -> ReadWriteTransaction {
+    ///
+    /// - Parameter preparation: what each session of the transaction is told before BEGIN.
+    public func begin(
+        preparing preparation: SessionPreparation? = nil
+    ) async throws(TransactionError) -> ReadWriteTransaction {
         try await admit()
-        return ReadWriteTransaction(engine: self)
+        return ReadWriteTransaction(engine: self, preparation: preparation)
     }
 
     /// Runs `body` in a transaction and commits it; rolls back when `body` throws.

@@ -24,12 +24,16 @@ public struct SafeTimeTracker: Sendable {
     /// No commit acknowledged and no read timestamp given out is later: the smallest timestamp for a strong read (R9).
     public private(set) var strongReadTimestamp: Timestamp
     private var shards: [ShardID: Shard] = [:]
+    /// The newest timestamp on any shard at the start.
+    private let start: Timestamp
     private var waiterCount: UInt64 = 0
 
     private struct Shard {
         /// Commit timestamps in flight, rising because they are chosen so. At most one a connection, thus short: plain
         /// arrays are quicker here than any tree.
         var inFlight: [Timestamp] = []
+        /// No transaction that was ever in flight and is not any more has a later timestamp.
+        var newestRetired: Timestamp
         /// Reads that wait, in the order they came.
         var waiters: [(timestamp: Timestamp, id: WaiterID)] = []
     }
@@ -37,6 +41,7 @@ public struct SafeTimeTracker: Sendable {
     /// Starts after `newest`, the newest timestamp on any shard; everything prepared before must be settled already.
     public init(node: NodeID, newest: Timestamp) {
         self.node = node
+        self.start = newest
         self.closed = newest
         self.strongReadTimestamp = newest
     }
@@ -48,7 +53,7 @@ public struct SafeTimeTracker: Sendable {
     public mutating func choose(at now: TimestampInterval, writing written: [ShardID]) -> Timestamp {
         let timestamp = max(now.latest, closed.successor).roundedUp(for: node)
         closed = timestamp
-        for shard in written { shards[shard, default: Shard()].inFlight.append(timestamp) }
+        for shard in written { shards[shard, default: Shard(newestRetired: start)].inFlight.append(timestamp) }
         return timestamp
     }
 
@@ -57,6 +62,7 @@ public struct SafeTimeTracker: Sendable {
     public mutating func retire(_ timestamp: Timestamp, on shard: ShardID) -> [WaiterID] {
         guard let index = shards[shard]?.inFlight.firstIndex(of: timestamp) else { return [] }
         shards[shard]!.inFlight.remove(at: index)
+        shards[shard]!.newestRetired = max(shards[shard]!.newestRetired, timestamp)
         // Only the smallest one in flight holds reads back.
         return index == 0 ? releaseWaiters(of: shard) : []
     }
@@ -78,6 +84,16 @@ public struct SafeTimeTracker: Sendable {
         let id = WaiterID(rawValue: waiterCount)
         shards[shard]!.waiters.append((timestamp, id))
         return .wait(id)
+    }
+
+    /// Whether what `shard` holds now is its state at `timestamp`, no later transaction having been applied or being
+    /// about to be.
+    ///
+    /// A plain read of the shard for which this held when it began and still holds when it has been answered saw that
+    /// state: what is chosen meanwhile enters the in-flight set, and what is retired from it leaves its timestamp here.
+    public func isCurrent(at timestamp: Timestamp, on shard: ShardID) -> Bool {
+        guard let shard = shards[shard] else { return start <= timestamp }
+        return shard.inFlight.isEmpty && shard.newestRetired <= timestamp
     }
 
     /// The read gave up waiting.

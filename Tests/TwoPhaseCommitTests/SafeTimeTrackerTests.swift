@@ -54,6 +54,23 @@ import TransactionCore
         #expect(tracker.value.choose(at: interval(400), writing: [a]) > read)
     }
 
+    // MARK: Plain reads
+
+    @Test("what a shard holds is its state at a timestamp only while nothing later is, was or may be applied there (R10)")
+    func current() {
+        let tracker = make()
+        #expect(tracker.value.isCurrent(at: makeTimestamp(100), on: a))
+        #expect(!tracker.value.isCurrent(at: makeTimestamp(99), on: a))
+        let chosen = tracker.value.choose(at: interval(200), writing: [a])
+        #expect(!tracker.value.isCurrent(at: makeTimestamp(150), on: a))
+        // In flight: it may be visible already or not yet.
+        #expect(!tracker.value.isCurrent(at: chosen, on: a))
+        #expect(tracker.value.isCurrent(at: makeTimestamp(150), on: b))
+        _ = tracker.value.retire(chosen, on: a)
+        #expect(tracker.value.isCurrent(at: chosen, on: a))
+        #expect(!tracker.value.isCurrent(at: makeTimestamp(150), on: a))
+    }
+
     // MARK: Reads wait
 
     @Test("a transaction is in flight on every shard it wrote from the moment its timestamp is chosen (R8)")

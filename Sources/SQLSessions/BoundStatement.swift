@@ -1,0 +1,146 @@
+import Placement
+import ShardBackend
+import StatementRouting
+import TransactionCore
+
+/// A statement with the values of its parameters: what Execute runs.
+struct BoundStatement: Sendable {
+    let plan: StatementPlan
+    /// What it was planned by.
+    let catalog: Catalog
+    var parameters: [SQLParameter] = []
+    /// The types that the client declared; 0 where it left them to the server.
+    var parameterTypes: [UInt32] = []
+    var resultFormat = SQLStatement.Format.text
+
+    /// The statement as it was written.
+    var sql: SQLStatement {
+        SQLStatement(
+            plan.statement.text, parameters, parameterTypes: parameterTypes, isPrepared: isWorthPreparing,
+            resultFormat: resultFormat)
+    }
+
+    /// A text made from the statement, with the parameters that it still has.
+    func sql(_ rewritten: RewrittenSQL, resultFormat: SQLStatement.Format? = nil) -> SQLStatement {
+        SQLStatement(
+            rewritten.text, rewritten.parameters.map { parameters[$0 - 1] },
+            parameterTypes: rewritten.parameters.map { $0 <= parameterTypes.count ? parameterTypes[$0 - 1] : 0 },
+            isPrepared: isWorthPreparing, resultFormat: resultFormat ?? self.resultFormat)
+    }
+
+    /// A text without parameters has its values in it, and is not likely to come again.
+    var isWorthPreparing: Bool { !parameters.isEmpty }
+
+    /// The parameters as routing reads them.
+    var bound: [BoundParameter] {
+        parameters.enumerated().map { index, parameter in
+            let type = index < parameterTypes.count ? parameterTypes[index] : 0
+            return switch parameter {
+            case .null: BoundParameter(type: type, nil)
+            case .bytes(let bytes): BoundParameter(type: type, format: .binary, bytes)
+            case .text(let text): BoundParameter(type: type, text: text)
+            case .int64(let number): BoundParameter(type: type, text: String(number))
+            case .double(let number): BoundParameter(type: type, text: String(number))
+            case .bool(let bool): BoundParameter(type: type, text: bool ? "t" : "f")
+            }
+        }
+    }
+
+    /// The shards that the statement runs on, in their order.
+    func shards() throws(TransactionError) -> [ShardID] {
+        if case .gather(let gather) = plan.route { return try onlyShard(else: gather.error.transactionError) }
+        if case .gather(let gather) = plan.merge, catalog.buckets.shards.count > 1 {
+            guard case .shards(let shards) = plan.route.shards(for: bound, in: catalog.buckets), shards.count == 1 else {
+                throw gather.error.transactionError
+            }
+            return shards
+        }
+        switch plan.route.shards(for: bound, in: catalog.buckets) {
+        case .shards(let shards): return shards.sorted()
+        case .every: return catalog.buckets.shards.sorted()
+        case .apart:
+            return try onlyShard(
+                else: TransactionError(
+                    .featureNotSupported, "this statement needs rows of several shards at once",
+                    detail: "its keys lead to different shards",
+                    hint: "run one statement for each, in one transaction"))
+        }
+    }
+
+    private func onlyShard(else error: TransactionError) throws(TransactionError) -> [ShardID] {
+        guard catalog.buckets.shards.count == 1 else { throw error }
+        return catalog.buckets.shards
+    }
+
+    /// Locks rows or is a write: it takes the transaction from its snapshot to locking.
+    var isLocking: Bool {
+        plan.isWrite || plan.tables.contains { $0.lock != nil } || plan.functions.contains { $0.trait == .sequence }
+    }
+
+    /// What it reads can be read at a timestamp: nothing is hidden in views and functions, which are bound to the tables.
+    var isReadableInThePast: Bool { plan.views.isEmpty && !plan.functions.contains { $0.trait == .unknown } }
+
+    /// The tables whose definition the plan depends on.
+    var tables: Set<TableName> { Set(plan.tables.map(\.table)) }
+}
+
+/// What a statement returned, of one shard or several.
+struct StatementResult: Sendable {
+    /// Rows, one result's after another's.
+    var parts: [SQLResult]
+    /// What the client is told of the columns; those of the first part unless they were changed on the way.
+    var fields: [ResultField]
+    /// The command tag.
+    var tag: String
+
+    init(_ parts: [SQLResult], fields: [ResultField]? = nil, tag: String? = nil) {
+        self.parts = parts
+        self.fields = fields ?? parts.first?.fields ?? []
+        self.tag = tag ?? Self.tag(of: parts)
+    }
+
+    var rowCount: Int { parts.reduce(0) { $0 + $1.count } }
+
+    /// The shards' tags as one: their counts are added up.
+    private static func tag(of parts: [SQLResult]) -> String {
+        guard let first = parts.first?.commandTag else { return "" }
+        guard parts.count > 1, let blank = first.lastIndex(of: " "), Int(first[first.index(after: blank)...]) != nil
+        else { return first }
+        return first[...blank] + String(parts.reduce(0) { $0 + $1.affectedRows })
+    }
+
+    /// The same rows in any order have the same digest; others, as good as certainly, another.
+    var digest: RowsDigest {
+        var digest = RowsDigest()
+        for part in parts {
+            part.withRawRows { rows in
+                for row in 0..<rows.count {
+                    var hashers = (Hasher(), Hasher())
+                    hashers.1.combine(1)
+                    for column in 0..<rows.columnCount {
+                        let value = rows[row, column]
+                        hashers.0.combine(value?.count ?? -1)
+                        hashers.1.combine(value?.count ?? -1)
+                        if let value {
+                            hashers.0.combine(bytes: value)
+                            hashers.1.combine(bytes: value)
+                        }
+                    }
+                    digest.add(hashers.0.finalize(), hashers.1.finalize())
+                }
+            }
+        }
+        return digest
+    }
+}
+
+/// What a read returned, for comparing it with the same read under locks.
+struct RowsDigest: Hashable, Sendable {
+    private var count = 0
+    private var sums: SIMD2<Int> = .zero
+
+    mutating func add(_ one: Int, _ other: Int) {
+        count += 1
+        sums &+= SIMD2(one, other)
+    }
+}

@@ -1,0 +1,170 @@
+import NIOCore
+import PostgresWire
+import ShardBackend
+import StatementRouting
+import TransactionCore
+import TransactionEngine
+
+/// A statement bound to values, and how far its rows were fetched.
+struct Portal: Sendable {
+    let planned: PlannedStatement?
+    let parameters: [SQLParameter]
+    let parameterTypes: [UInt32]
+    let formats: [FormatCode]
+    /// Set by the first Execute.
+    var result: StatementResult?
+    var position = 0
+    var isDone = false
+}
+
+/// The extended query protocol.
+extension Conversation {
+    func parse(_ parse: FrontendMessage.Parse) async throws {
+        if !parse.statement.isEmpty, statements[parse.statement] != nil {
+            throw TransactionError(
+                SQLState(rawValue: "42P05"), "prepared statement \"\(parse.statement)\" already exists")
+        }
+        let planned = try await node.plan(parse.query, variables.settings.searchPath, transaction)
+        guard planned.count <= 1 else {
+            throw TransactionError(.syntaxError, "cannot insert multiple commands into a prepared statement")
+        }
+        statements[parse.statement] = PreparedStatement(
+            text: parse.query, statement: planned.first?.statement, parameterTypes: parse.parameterTypes,
+            plan: planned.first)
+        writer.parseComplete()
+    }
+
+    func bind(_ bind: FrontendMessage.Bind) async throws {
+        guard let prepared = statements[bind.statement] else { throw Self.noStatement(bind.statement) }
+        if !bind.portal.isEmpty, portals[bind.portal] != nil {
+            throw TransactionError(SQLState(rawValue: "42P03"), "cursor \"\(bind.portal)\" already exists")
+        }
+        try bind.checkText()
+        let parameters = bind.parameters.enumerated().map { index, value -> SQLParameter in
+            guard let value else { return .null }
+            return bind.parameterFormat(at: index) == .binary
+                ? .bytes(Array(value.readableBytesView)) : .text(String(buffer: value))
+        }
+        let expected = prepared.plan?.plan.parameterCount ?? 0
+        guard parameters.count >= expected else {
+            throw TransactionError(
+                .protocolViolation,
+                "bind message supplies \(parameters.count) parameters, but prepared statement \"\(bind.statement)\" "
+                    + "requires \(expected)")
+        }
+        portals[bind.portal] = Portal(
+            planned: try await current(prepared), parameters: parameters,
+            parameterTypes: await parameterTypes(of: prepared), formats: bind.resultFormats)
+        writer.bindComplete()
+    }
+
+    /// The plan for the schema as it is now.
+    private func current(_ prepared: PreparedStatement) async throws -> PlannedStatement? {
+        try await node.plan(prepared.text, variables.settings.searchPath, transaction).first
+    }
+
+    /// The declared types; those that were left open are the server's to infer.
+    private func parameterTypes(of prepared: PreparedStatement) async -> [UInt32] { prepared.parameterTypes }
+
+    func describe(_ named: FrontendMessage.Named) async throws {
+        switch named {
+        case .statement(let name):
+            guard let prepared = statements[name] else { throw Self.noStatement(name) }
+            guard let planned = try await current(prepared) else {
+                writer.parameterDescription([])
+                return writer.noData()
+            }
+            let description = try await description(of: planned, types: prepared.parameterTypes)
+            writer.parameterDescription(description?.parameterTypes ?? [])
+            describeRows(description.map(\.fields).map(Self.descriptions) ?? ownColumns(of: planned), [])
+        case .portal(let name):
+            guard let portal = portals[name] else { throw Self.noPortal(name) }
+            guard let planned = portal.planned else { return writer.noData() }
+            let description = try await description(of: planned, types: portal.parameterTypes)
+            describeRows(
+                description.map(\.fields).map(Self.descriptions) ?? ownColumns(of: planned), portal.formats)
+        }
+    }
+
+    private func describeRows(_ fields: [FieldDescription], _ formats: [FormatCode]) {
+        if fields.isEmpty { writer.noData() } else { describe(fields, formats) }
+    }
+
+    /// What the statement takes and returns, as a shard says; nil for what no shard is asked.
+    private func description(
+        of planned: PlannedStatement, types: [UInt32]
+    ) async throws(TransactionError) -> StatementDescription? {
+        switch planned.statement.kind {
+        case .query, .insert, .update, .delete, .merge:
+            let (applied, settings) = (node.applied, variables.settings)
+            return try await node.engine.describe(
+                ClientStatement(
+                    SQLStatement(planned.statement.text, parameterTypes: types), searchPath: settings.searchPath,
+                    preparation: { applied.statements(bringing: $0, to: settings) }))
+        default: return nil
+        }
+    }
+
+    /// The columns of what Meridian answers itself.
+    private func ownColumns(of planned: PlannedStatement) -> [FieldDescription] {
+        switch planned.statement.kind {
+        case .setting(.show(let name)) where name != "all": [FieldDescription(name: name.lowercased(), type: 25)]
+        case .explain: [FieldDescription(name: "QUERY PLAN", type: 25)]
+        default: []
+        }
+    }
+
+    func execute(_ execute: FrontendMessage.Execute) async throws {
+        guard var portal = portals[execute.portal] else { throw Self.noPortal(execute.portal) }
+        guard let planned = portal.planned else { return writer.emptyQueryResponse() }
+        if portal.result == nil {
+            // With the Sync already here, nothing follows in the same transaction.
+            let isLone = isSyncNext
+            describesAnswers = false
+            defer { describesAnswers = true }
+            let result = try await run(
+                planned, portal.parameters, types: portal.parameterTypes, format: portal.formats.shardFormat,
+                isBlock: !isLone)
+            guard let result else {
+                portal.isDone = true
+                portals[execute.portal] = portal
+                return
+            }
+            if isLone { try await endImplicitTransaction() }
+            portal.result = result
+        }
+        guard let result = portal.result else { return }
+        let limit = execute.rowsMax > 0 ? portal.position + Int(execute.rowsMax) : result.rowCount
+        let end = min(limit, result.rowCount)
+        try await writeRows(result, from: portal.position, to: end, portal.formats)
+        portal.position = end
+        if end < result.rowCount || execute.rowsMax > 0 && end == limit && end < result.rowCount {
+            portals[execute.portal] = portal
+            writer.portalSuspended()
+        } else {
+            portal.isDone = true
+            portal.result = StatementResult([], fields: [], tag: result.tag)
+            portals[execute.portal] = portal
+            writer.commandComplete(result.tag)
+        }
+    }
+
+    func close(_ named: FrontendMessage.Named) {
+        switch named {
+        case .statement(let name): statements[name] = nil
+        case .portal(let name): portals[name] = nil
+        }
+        writer.closeComplete()
+    }
+
+    private static func noStatement(_ name: String) -> TransactionError {
+        TransactionError(
+            .invalidStatementName,
+            name.isEmpty
+                ? "unnamed prepared statement does not exist" : "prepared statement \"\(name)\" does not exist")
+    }
+
+    private static func noPortal(_ name: String) -> TransactionError {
+        TransactionError(SQLState(rawValue: "34000"), "portal \"\(name)\" does not exist")
+    }
+}

@@ -1,0 +1,188 @@
+import PostgresWire
+import StatementRouting
+import TransactionCore
+import TransactionEngine
+
+/// Where a client's transaction block stands.
+struct TransactionBlock: Sendable {
+    private enum State {
+        case none
+        case open
+        case failed
+    }
+
+    private var state = State.none
+    /// READ ONLY or READ WRITE, where one was said.
+    var isReadOnly: Bool?
+    /// The session's variables when the block began, for ROLLBACK; and before the first SET LOCAL, for COMMIT.
+    private var atBegin: SessionVariables?
+    private var beforeLocal: SessionVariables?
+    /// What was set by each savepoint.
+    private var atSavepoints: [(name: String, variables: SessionVariables)] = []
+
+    /// BEGIN was said, and not yet COMMIT or ROLLBACK.
+    var isOpen: Bool { state != .none }
+    var hasFailed: Bool { state == .failed }
+
+    var status: TransactionStatus {
+        switch state {
+        case .none: .idle
+        case .open: .inTransaction
+        case .failed: .failed
+        }
+    }
+
+    mutating func begin(_ variables: SessionVariables) {
+        self = TransactionBlock()
+        state = .open
+        atBegin = variables
+    }
+
+    /// Ends the block; returns the variables that hold from here on.
+    mutating func end(committing: Bool, _ variables: SessionVariables) -> SessionVariables {
+        var left = committing ? beforeLocal ?? variables : atBegin ?? variables
+        left.commitTimestamp = variables.commitTimestamp
+        self = TransactionBlock()
+        return left
+    }
+
+    /// A statement failed.
+    mutating func failed() { if state == .open { state = .failed } }
+
+    mutating func rememberLocal(_ variables: SessionVariables) { beforeLocal = beforeLocal ?? variables }
+
+    mutating func savepoint(_ name: String, _ variables: SessionVariables) { atSavepoints.append((name, variables)) }
+
+    mutating func release(_ name: String) {
+        if let index = atSavepoints.lastIndex(where: { $0.name == name }) { atSavepoints.removeSubrange(index...) }
+    }
+
+    /// Rolled back to a savepoint; returns the variables as they were.
+    mutating func rollback(to name: String) -> SessionVariables? {
+        guard let index = atSavepoints.lastIndex(where: { $0.name == name }) else { return nil }
+        state = .open
+        atSavepoints.removeSubrange((index + 1)...)
+        return atSavepoints[index].variables
+    }
+}
+
+/// BEGIN, COMMIT, ROLLBACK and savepoints.
+extension Conversation {
+    func runTransaction(_ command: TransactionCommand) async throws {
+        switch command {
+        case .begin(let modes):
+            if block.isOpen {
+                warn("25001", "there is already a transaction in progress")
+            } else {
+                block.begin(variables)
+                block.isReadOnly = modes.isReadOnly
+            }
+            writer.commandComplete("BEGIN")
+        case .commit(let chains):
+            try await commit(andChain: chains)
+        case .rollback(let chains):
+            if !block.isOpen { warn("25P01", "there is no transaction in progress") }
+            let isReadOnly = block.isReadOnly
+            await rollback()
+            if chains { beginAgain(isReadOnly) }
+            writer.commandComplete("ROLLBACK")
+        case .savepoint(let name):
+            try checkInBlock("SAVEPOINT")
+            try await currentTransaction(isBlock: true).savepoint(quotedIdentifier(name))
+            block.savepoint(name, variables)
+            writer.commandComplete("SAVEPOINT")
+        case .release(let name):
+            try checkInBlock("RELEASE SAVEPOINT")
+            try await currentTransaction(isBlock: true).release(quotedIdentifier(name))
+            block.release(name)
+            writer.commandComplete("RELEASE")
+        case .rollbackTo(let name):
+            try checkInBlock("ROLLBACK TO SAVEPOINT")
+            try await currentTransaction(isBlock: true).rollback(to: quotedIdentifier(name))
+            if let earlier = block.rollback(to: name) { variables = earlier }
+            writer.commandComplete("ROLLBACK")
+        case .setModes(let modes, let forSession):
+            if let isReadOnly = modes.isReadOnly {
+                if forSession { variables.isReadOnlyByDefault = isReadOnly } else { try setReadOnly(isReadOnly) }
+            }
+            writer.commandComplete("SET")
+        case .unsupported(let words):
+            throw TransactionError(
+                .featureNotSupported, "\(words) is not supported",
+                hint: "a transaction is prepared on its shards by COMMIT, when it wrote several")
+        }
+    }
+
+    private func setReadOnly(_ isReadOnly: Bool) throws(TransactionError) {
+        if !isReadOnly, block.isReadOnly == true, transaction != nil {
+            throw TransactionError(
+                SQLState(rawValue: "25001"), "transaction read-write mode must be set before any query")
+        }
+        block.isReadOnly = isReadOnly
+    }
+
+    private func commit(andChain chains: Bool) async throws {
+        guard block.isOpen else {
+            warn("25P01", "there is no transaction in progress")
+            return writer.commandComplete("COMMIT")
+        }
+        let isReadOnly = block.isReadOnly
+        if block.hasFailed {
+            await rollback()
+            writer.commandComplete("ROLLBACK")
+        } else {
+            let ending = transaction
+            transaction = nil
+            do {
+                if let timestamp = try await ending?.commit() { variables.commitTimestamp = timestamp }
+                variables = block.end(committing: true, variables)
+            } catch {
+                variables = block.end(committing: false, variables)
+                throw error
+            }
+            writer.commandComplete("COMMIT")
+        }
+        if chains { beginAgain(isReadOnly) }
+    }
+
+    private func beginAgain(_ isReadOnly: Bool?) {
+        block.begin(variables)
+        block.isReadOnly = isReadOnly
+    }
+
+    /// Rolls back the block and what is left of its transaction.
+    func rollback() async {
+        let ending = transaction
+        transaction = nil
+        await ending?.rollback()
+        variables = block.end(committing: false, variables)
+    }
+
+    /// Commits what was done outside a block since the last Sync, or in one query string.
+    func endImplicitTransaction() async throws {
+        guard !block.isOpen, let ending = transaction else { return }
+        transaction = nil
+        if let timestamp = try await ending.commit() { variables.commitTimestamp = timestamp }
+    }
+
+    /// The transaction that a statement belongs to; begun with the first one that needs it.
+    func currentTransaction(isBlock: Bool) throws(TransactionError) -> ClientTransaction {
+        if let transaction { return transaction }
+        let modes = ClientTransaction.Modes(
+            isReadOnly: block.isReadOnly ?? variables.isReadOnlyByDefault, isBlock: isBlock || block.isOpen,
+            bound: try variables.readBound())
+        let begun = ClientTransaction(
+            node.engine, node.catalogs, modes, settings: variables.settings, applied: node.applied)
+        transaction = begun
+        return begun
+    }
+
+    private func checkInBlock(_ command: String) throws(TransactionError) {
+        guard !block.isOpen else { return }
+        throw TransactionError(SQLState(rawValue: "25P01"), "\(command) can only be used in transaction blocks")
+    }
+
+    func warn(_ state: String, _ message: String) {
+        writer.noticeResponse(ErrorFields(.warning, SQLState(rawValue: state), message))
+    }
+}

@@ -1,0 +1,223 @@
+import DequeModule
+import Gateway
+import Logging
+import NIOCore
+import Placement
+import PostgresWire
+import ShardBackend
+import StatementRouting
+import TransactionCore
+import TransactionEngine
+
+/// One client's session: what it sends, in order, and what it is answered.
+///
+/// Runs on the engine's event loop, where the shards' connections are too. Frames are worked off by one task, which
+/// ends when there are none: an idle client costs no task.
+actor Conversation: ClientSession {
+    /// The protocol's statement: what Parse made.
+    struct PreparedStatement: Sendable {
+        let text: String
+        let statement: Statement?
+        let parameterTypes: [UInt32]
+        let plan: PlannedStatement?
+    }
+
+    let node: SessionNode
+    let startup: ClientStartup
+    let output: ClientOutput
+    var variables: SessionVariables
+    var writer = BackendWriter()
+
+    private var pending = Deque<FrontendFrame>()
+    private var isServing = false
+    private var isGone = false
+    private var serving: Task<Void, Never>?
+    private var frameWaiter: UnsafeContinuation<Void, Never>?
+    /// An error in the extended protocol: everything up to the next Sync is passed over.
+    private var skipsToSync = false
+
+    /// Something failed since the last Sync, outside a block.
+    private var hasFailedSinceSync = false
+    /// The simple protocol describes rows with the rows.
+    var describesAnswers = true
+
+    var transaction: ClientTransaction?
+    var block = TransactionBlock()
+    var statements: [String: PreparedStatement] = [:]
+    var portals: [String: Portal] = [:]
+
+    nonisolated var unownedExecutor: UnownedSerialExecutor { node.engine.unownedExecutor }
+
+    init(_ node: SessionNode, _ startup: ClientStartup, _ output: ClientOutput, variables: SessionVariables) {
+        (self.node, self.startup, self.output, self.variables) = (node, startup, output, variables)
+    }
+
+    // MARK: The gateway's calls
+
+    nonisolated func receive(_ frames: [FrontendFrame]) {
+        node.engine.loop.execute { self.assumeIsolated { $0.take(frames) } }
+    }
+
+    nonisolated func disconnected(_ departure: Departure) {
+        node.engine.loop.execute { self.assumeIsolated { $0.leave(departure) } }
+    }
+
+    /// Stops the statement that runs, as a cancel request asks.
+    nonisolated func cancel() {
+        node.engine.loop.execute { self.assumeIsolated { $0.serving?.cancel() } }
+    }
+
+    private func take(_ frames: [FrontendFrame]) {
+        pending.append(contentsOf: frames)
+        frameWaiter?.resume()
+        frameWaiter = nil
+        serveIfIdle()
+    }
+
+    private func leave(_ departure: Departure) {
+        isGone = true
+        if departure == .lost { serving?.cancel() }
+        frameWaiter?.resume()
+        frameWaiter = nil
+        serveIfIdle()
+    }
+
+    private func serveIfIdle() {
+        guard !isServing else { return }
+        isServing = true
+        serving = Task(executorPreference: node.engine.loop) { await self.serve() }
+    }
+
+    private func serve() async {
+        while let frame = pending.popFirst() {
+            await answer(frame)
+            output.processed(bytes: frame.byteCount)
+            if pending.isEmpty || writer.bytesWritten > 64 << 10 { flush() }
+            if output.isBacklogged, await !output.drained() { pending = [] }
+            // A cancelled task would cancel the next statement too.
+            if Task.isCancelled, !pending.isEmpty, !isGone { return restart() }
+        }
+        flush()
+        isServing = false
+        if isGone { await end() }
+    }
+
+    private func restart() {
+        serving = Task(executorPreference: node.engine.loop) { await self.serve() }
+    }
+
+    private func end() async {
+        await transaction?.rollback()
+        transaction = nil
+        statements = [:]
+        portals = [:]
+        node.closed(self)
+    }
+
+    func flush() {
+        guard writer.bytesWritten > 0 else { return }
+        output.write(writer.take())
+    }
+
+    // MARK: Messages
+
+    private func answer(_ frame: FrontendFrame) async {
+        if skipsToSync, frame.kind != .sync { return }
+        do {
+            try await answer(try frame.decode())
+        } catch let error as WireError {
+            fail(ErrorFields(error))
+            if frame.kind.skipsToSync { skipsToSync = true } else { await ready() }
+            if error.isFatal {
+                flush()
+                output.close()
+            }
+        } catch {
+            fail(error)
+            skipsToSync = true
+        }
+    }
+
+    private func answer(_ message: FrontendMessage) async throws {
+        switch message {
+        case .query(let text):
+            await simpleQuery(text)
+            await ready()
+        case .parse(let parse): try await self.parse(parse)
+        case .bind(let bind): try await self.bind(bind)
+        case .describe(let named): try await describe(named)
+        case .execute(let execute): try await self.execute(execute)
+        case .close(let named): close(named)
+        case .flush: flush()
+        case .sync:
+            skipsToSync = false
+            do {
+                if !hasFailedSinceSync { try await endImplicitTransaction() }
+            } catch {
+                fail(error)
+            }
+            await ready()
+        case .functionCall:
+            throw TransactionError(
+                .featureNotSupported, "the function call protocol is not supported", hint: "call it by SELECT")
+        case .copyData, .copyDone, .copyFail, .terminate, .authenticationResponse: break
+        }
+    }
+
+    /// Tells the client what went wrong; a transaction block has failed by it.
+    func fail(_ fields: ErrorFields) {
+        writer.errorResponse(fields)
+        hasFailedSinceSync = true
+        block.failed()
+    }
+
+    func fail(_ error: any Error) {
+        fail(Self.fields(of: error))
+    }
+
+    static func fields(of error: any Error) -> ErrorFields {
+        switch error {
+        case let error as TransactionError: ErrorFields(error)
+        case let error as StatementError:
+            ErrorFields(error.transactionError, position: error.position)
+        case let error as ShardError: ErrorFields(TransactionError(error, shard: nil))
+        case let error as WireError: ErrorFields(error)
+        default: ErrorFields(TransactionError(.internalError, "\(error)"))
+        }
+    }
+
+    private func ready() async {
+        // Outside a block an error ends the transaction.
+        if !block.isOpen, let transaction {
+            await transaction.rollback()
+            self.transaction = nil
+        }
+        if !block.isOpen { portals = [:] }
+        hasFailedSinceSync = false
+        writer.readyForQuery(block.status)
+    }
+
+    /// Nothing but Sync follows what is being answered.
+    var isSyncNext: Bool { pending.first?.kind == .sync }
+
+    // MARK: Frames of COPY
+
+    /// The next frame, waiting for the client; nil when it is gone.
+    func nextFrame() async -> FrontendFrame? {
+        flush()
+        while pending.isEmpty, !isGone {
+            await withUnsafeContinuation { frameWaiter = $0 }
+        }
+        guard let frame = pending.popFirst() else { return nil }
+        output.processed(bytes: frame.byteCount)
+        return frame
+    }
+}
+
+extension ErrorFields {
+    /// An error with what else the shard said of it, and where it is in the statement's text.
+    init(_ error: TransactionError, position: Int?) {
+        self.init(error)
+        if let position { fields.append(Field(.position, String(position))) }
+    }
+}

@@ -1,0 +1,185 @@
+import Placement
+import ShardBackend
+import StatementRouting
+import TransactionCore
+import TransactionEngine
+
+/// Runs statements in a transaction that locks what it reads and writes.
+///
+/// Shards are visited in their order, one after the other, so that two statements which lock on several shards do not
+/// wait for each other in a circle.
+struct LockingRun: Sendable {
+    private let writer: ReadWriteTransaction
+    private let engine: TransactionEngine
+
+    init(_ writer: ReadWriteTransaction, _ engine: TransactionEngine) {
+        (self.writer, self.engine) = (writer, engine)
+    }
+
+    // MARK: Reads
+
+    /// Reads under locks that last to the transaction's end.
+    ///
+    /// - Parameter mustRepeat: false when nobody could notice that it would read something else the next time: a lone
+    ///   SELECT FOR UPDATE, for which PostgreSQL's own locks do.
+    func read(_ statement: BoundStatement, _ mustRepeat: Bool) async throws(TransactionError) -> StatementResult {
+        let shards = try statement.shards()
+        let locksOwnRows = statement.plan.tables.contains { $0.lock != nil }
+        if shards.count == 1, let rows = statement.plan.locks.rows {
+            return try await readRows(statement, rows, on: shards[0])
+        }
+        let locks = mustRepeat || !locksOwnRows ? tableLocks(of: statement) : []
+        let merge = shards.count > 1 ? MergedRead(statement, engine) : nil
+        var parts: [SQLResult] = []
+        for shard in shards {
+            let results = try await run(
+                locks.map(Self.lock) + [merge?.shardSQL ?? statement.sql], isWrite: hasSideEffects(statement), on: shard)
+            parts.append(results[locks.count])
+        }
+        guard let merge else { return StatementResult(parts) }
+        return try await merge.result(of: parts)
+    }
+
+    /// Reads rows by their keys, FOR SHARE. Rows that are not there are kept away by a lock on the table.
+    private func readRows(
+        _ statement: BoundStatement, _ rows: RowLocks, on shard: ShardID
+    ) async throws(TransactionError) -> StatementResult {
+        let sql = statement.sql(rows.sql)
+        let result = try await run([sql], isWrite: false, on: shard)[0]
+        guard result.count < rows.count, !rows.ifMissing.isEmpty else { return StatementResult([result]) }
+        let again = try await run(rows.ifMissing.map(Self.lock) + [sql], isWrite: false, on: shard)
+        return StatementResult([again[rows.ifMissing.count]])
+    }
+
+    /// The locks that keep what a statement reads as it is: those of its plan, or if this names none, SHARE on every
+    /// table that it reads.
+    private func tableLocks(of statement: BoundStatement) -> [TableLock] {
+        guard statement.plan.locks.tables.isEmpty else { return statement.plan.locks.tables }
+        let read = Set(statement.plan.tables.filter { !$0.role.isWrite }.map(\.table)).sorted()
+        return read.map { TableLock(table: $0, mode: .share) }
+    }
+
+    private func hasSideEffects(_ statement: BoundStatement) -> Bool {
+        statement.plan.functions.contains { $0.trait == .sequence }
+    }
+
+    // MARK: Writes
+
+    /// Changes rows, on every shard that has some of them.
+    func write(_ statement: BoundStatement) async throws(TransactionError) -> StatementResult {
+        if case .rows = statement.plan.route, let insert = statement.plan.insert {
+            return try await self.insert(statement, insert)
+        }
+        var parts: [SQLResult] = []
+        for shard in try statement.shards() { parts.append(try await write(statement, on: shard)) }
+        if case .everyCopy = statement.plan.route { return StatementResult([parts[0]]) }
+        return StatementResult(parts)
+    }
+
+    private func write(_ statement: BoundStatement, on shard: ShardID) async throws(TransactionError) -> SQLResult {
+        let locks = writeLocks(of: statement).map(Self.lock)
+        guard let rows = statement.plan.locks.rows else {
+            return try await run(locks + [statement.sql], isWrite: true, on: shard)[locks.count]
+        }
+        guard rows.hasOtherConditions || rows.count > 1 else {
+            // The row that it changes it locks; a row that is not there is kept away, and looked for again.
+            let result = try await run(locks + [statement.sql], isWrite: true, on: shard)[locks.count]
+            guard result.affectedRows == 0, !rows.ifMissing.isEmpty else { return result }
+            let missing = rows.ifMissing.map(Self.lock)
+            return try await run(missing + [statement.sql], isWrite: true, on: shard)[missing.count]
+        }
+        // What the condition looks at is locked before it is looked at, whether it then holds or not.
+        let found = try await run(locks + [statement.sql(rows.sql)], isWrite: false, on: shard)[locks.count]
+        let missing = found.count < rows.count ? rows.ifMissing.map(Self.lock) : []
+        return try await run(missing + [statement.sql], isWrite: true, on: shard)[missing.count]
+    }
+
+    /// The plan's locks, or where it names none for a change that is not by key, SHARE ROW EXCLUSIVE.
+    private func writeLocks(of statement: BoundStatement) -> [TableLock] {
+        let plan = statement.plan
+        guard plan.locks.tables.isEmpty, plan.locks.rows == nil else { return plan.locks.tables }
+        return plan.tables.compactMap { use in
+            switch use.role {
+            case .insert: nil
+            case let role where role.isWrite: TableLock(table: use.table, mode: .shareRowExclusive)
+            default: TableLock(table: use.table, mode: .share)
+            }
+        }
+    }
+
+    // MARK: Split INSERTs
+
+    private func insert(
+        _ statement: BoundStatement, _ insert: InsertPlan
+    ) async throws(TransactionError) -> StatementResult {
+        var values = try await defaults(of: insert)
+        var split = insert.split(statement.bound, values: values, in: statement.catalog.buckets)
+        for row in split.unknown {
+            guard let expression = insert.keyExpression(ofRow: row) else {
+                throw TransactionError(
+                    .featureNotSupported, "the shard key \(insert.key.name) of row \(row + 1) can't be computed",
+                    hint: "give it a value in the INSERT")
+            }
+            let value = try await engine.compute(statement.sql(expression, resultFormat: .text))
+            values[InsertSlot(row: row, column: insert.key.name)] = .some(try Self.text(value))
+        }
+        if !split.unknown.isEmpty {
+            split = insert.split(statement.bound, values: values, in: statement.catalog.buckets)
+        }
+        guard split.unknown.isEmpty else {
+            throw TransactionError(
+                .featureNotSupported, "the shard key \(insert.key.name) has a value that can't be hashed here",
+                hint: "write it in the usual form of its type")
+        }
+        let locks = statement.plan.locks.tables.map(Self.lock)
+        var parts: [(rows: [Int], result: SQLResult)] = []
+        for (shard, rows) in split.rows.sorted(by: { $0.key < $1.key }) {
+            let chosen = values.filter { rows.contains($0.key.row) }
+            let sql = statement.sql(insert.sql(rows: rows, values: chosen))
+            parts.append((rows, try await run(locks + [sql], isWrite: true, on: shard)[locks.count]))
+        }
+        return StatementResult(parts.map(\.result))
+    }
+
+    /// Values that must be the cluster's and not a shard's: of sequences, which live on the first shard.
+    private func defaults(of insert: InsertPlan) async throws(TransactionError) -> [InsertSlot: String?] {
+        var values: [InsertSlot: String?] = [:]
+        for (slot, kind) in insert.defaults.sorted(by: { ($0.key.row, $0.key.column) < ($1.key.row, $1.key.column) }) {
+            let expression: String
+            switch kind {
+            case .sequence(let name), .identity(let name, _):
+                let literal = name.description.replacing("'", with: "''")
+                expression = "pg_catalog.nextval('\(literal)'::regclass)"
+            case .expression(let text), .constant(let text): expression = text
+            case .none, .computed: continue
+            }
+            let result = try await engine.compute(
+                SQLStatement("SELECT \(expression)", isPrepared: false, resultFormat: .text))
+            values[slot] = .some(try Self.text(result))
+        }
+        return values
+    }
+
+    /// The only value of a result; nil for NULL.
+    private static func text(_ result: SQLResult) throws(TransactionError) -> String? {
+        do throws(ShardError) {
+            guard let row = result.first, try !row.isNull(0) else { return nil }
+            return try row.text(0)
+        } catch {
+            throw TransactionError(error, shard: nil)
+        }
+    }
+
+    // MARK: Running
+
+    private func run(
+        _ statements: [SQLStatement], isWrite: Bool, on shard: ShardID
+    ) async throws(TransactionError) -> [SQLResult] {
+        isWrite
+            ? try await writer.execute(statements, on: shard) : try await writer.lockingRead(statements, on: shard)
+    }
+
+    private static func lock(_ lock: TableLock) -> SQLStatement {
+        SQLStatement("LOCK TABLE \(lock.table) IN \(lock.mode) MODE")
+    }
+}

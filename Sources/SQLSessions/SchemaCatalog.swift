@@ -1,0 +1,218 @@
+import Foundation
+import Placement
+import ShardBackend
+import TransactionCore
+import TransactionEngine
+
+/// The catalog that statements are planned by, and its changes. Confined to the engine's event loop.
+///
+/// A statement that was planned before a change of the schema and runs after it could go to the wrong shard. So a
+/// transaction remembers the versions it planned by, and commits only if they are still the newest or the tables it
+/// used are as they were (``isCurrent(_:tables:)``); while a change commits, nothing is planned.
+actor SchemaCatalog {
+    private let engine: TransactionEngine
+    private(set) var current: Catalog
+    /// A change is committing; those who want to plan wait.
+    private var isChanging = false
+    private var waiters: [UnsafeContinuation<Void, Never>] = []
+
+    nonisolated var unownedExecutor: UnownedSerialExecutor { engine.unownedExecutor }
+
+    /// Reads the catalog, and gives a new cluster its map of buckets.
+    init(_ engine: TransactionEngine) async throws {
+        self.engine = engine
+        var document = try await CatalogDocument.read(from: engine)
+        if document.buckets == nil {
+            try await Self.storeBuckets(of: engine)
+            document = try await CatalogDocument.read(from: engine)
+        }
+        current = try document.catalog(version: 1)
+    }
+
+    /// The newest catalog, once no change is committing.
+    func settled() async -> Catalog {
+        // Ended by the commit of the change, which its own deadlines bound.
+        while isChanging { await withUnsafeContinuation { waiters.append($0) } }
+        return current
+    }
+
+    /// Commits a transaction that has changed the schema and holds the locks for it, and reads the catalog anew.
+    func commitChange(of writer: ReadWriteTransaction) async throws(TransactionError) -> Timestamp {
+        while isChanging { await withUnsafeContinuation { waiters.append($0) } }
+        isChanging = true
+        let outcome: Result<Timestamp, TransactionError>
+        do throws(TransactionError) { outcome = .success(try await writer.commit()) } catch { outcome = .failure(error) }
+        // Also after a failure, whose outcome may be unknown.
+        do {
+            try await reload()
+        } catch {
+            // Planning by the former catalog is wrong; by one of no tables it is refused.
+            current = Catalog(version: current.version + 1, tables: [], buckets: current.buckets)
+        }
+        isChanging = false
+        let resumed = waiters
+        waiters = []
+        for waiter in resumed { waiter.resume() }
+        return try outcome.get()
+    }
+
+    /// What reads the catalog, one JSON document.
+    static let query = SQLStatement("SELECT meridian.catalog()::text")
+
+    /// The catalog that ``query`` returned.
+    nonisolated func catalog(from result: SQLResult, version: UInt64) throws(TransactionError) -> Catalog {
+        do {
+            return try CatalogDocument(result).catalog(version: version)
+        } catch let error as TransactionError {
+            throw error
+        } catch {
+            throw TransactionError(.internalError, "the catalog of a shard can't be read", detail: "\(error)")
+        }
+    }
+
+    /// Whether `tables` are as they were in `catalog`.
+    func isCurrent(_ catalog: Catalog, tables: Set<TableName>) -> Bool {
+        if isChanging { return false }
+        return catalog.version == current.version
+            || tables.allSatisfy { catalog.tables[$0] == current.tables[$0] } && catalog.buckets == current.buckets
+    }
+
+    private func reload() async throws {
+        current = try await CatalogDocument.read(from: engine).catalog(version: current.version + 1)
+    }
+
+    private static func storeBuckets(of engine: TransactionEngine) async throws {
+        let map = BucketMap(shards: engine.shards)
+        let owners = "{" + map.owners.map(String.init).joined(separator: ",") + "}"
+        let shards = "{" + map.shards.map(\.rawValue).joined(separator: ",") + "}"
+        let statement = SQLStatement(
+            """
+            INSERT INTO meridian.bucket_map (version, shards, owners) VALUES ($1, $2, $3) ON CONFLICT DO NOTHING
+            """, [.int64(Int64(map.version)), .text(shards), .text(owners)], isPrepared: false)
+        _ = try await engine.transaction { transaction in
+            for shard in engine.shards { _ = try await transaction.execute(statement, on: shard) }
+        }
+    }
+}
+
+/// What `meridian.catalog()` returns.
+private struct CatalogDocument: Decodable {
+    struct Table: Decodable {
+        var schema: String
+        var name: String
+        var kind: String
+        var shard: String?
+        var colocation: String?
+        var key: String?
+        var versioned: Bool
+        var primaryKey: [String]
+        var unique: [[String]]
+        var columns: [Column]
+    }
+
+    struct Column: Decodable {
+        var name: String
+        var type: UInt32
+        var typeName: String
+        var notNull: Bool
+        var identity: String?
+        var generated: Bool
+        var sequence: String?
+        var `default`: String?
+    }
+
+    struct View: Decodable {
+        var schema: String
+        var name: String
+    }
+
+    struct Buckets: Decodable {
+        var version: UInt64
+        var shards: [String]
+        var owners: [UInt16]
+    }
+
+    var tables: [Table]
+    var views: [View]
+    var functions: [String: String]
+    var buckets: Buckets?
+
+    /// Reads it from the first shard: the schemas of all shards are alike.
+    static func read(from engine: TransactionEngine) async throws -> CatalogDocument {
+        try CatalogDocument(try await engine.inspect(SchemaCatalog.query, on: engine.shards[0]))
+    }
+
+    init(_ result: SQLResult) throws {
+        self = try JSONDecoder().decode(CatalogDocument.self, from: Data(try result[0].text(0).utf8))
+    }
+
+    func catalog(version: UInt64) throws -> Catalog {
+        guard let buckets,
+            let map = BucketMap(
+                storedShards: buckets.shards.compactMap { ShardID($0) }, owners: buckets.owners,
+                version: buckets.version)
+        else {
+            throw TransactionError(
+                .internalError, "the map of buckets on the shards makes no sense",
+                hint: "compare meridian.bucket_map of all shards")
+        }
+        return Catalog(
+            version: version, tables: tables.compactMap { $0.definition },
+            views: Set(views.map { TableName(schema: $0.schema, $0.name) }),
+            functions: functions.mapValues { FunctionTrait(catalogWord: $0) }, buckets: map)
+    }
+}
+
+extension CatalogDocument.Table {
+    var definition: TableDefinition? {
+        let distribution: Distribution
+        switch kind {
+        case "sharded":
+            guard let key, let colocation else { return nil }
+            distribution = .sharded(key: key, group: colocation)
+        case "single":
+            guard let shard = shard.flatMap({ ShardID($0) }) else { return nil }
+            distribution = .single(shard)
+        default: distribution = .reference
+        }
+        return TableDefinition(
+            TableName(schema: schema, name), columns: columns.map { $0.definition }, primaryKey: primaryKey,
+            uniqueConstraints: unique, distribution: distribution, isVersioned: versioned)
+    }
+}
+
+extension CatalogDocument.Column {
+    var definition: ColumnDefinition {
+        ColumnDefinition(name, type: type, typeName: typeName, isNotNull: notNull, defaultKind: defaultKind)
+    }
+
+    private var defaultKind: DefaultKind {
+        if generated { return .computed }
+        if let sequence = sequence.map({ SessionSettings.names(in: $0.replacing(".", with: ",")) }), sequence.count == 2
+        {
+            let name = TableName(schema: sequence[0], sequence[1])
+            if let identity { return .identity(name, always: identity == "a") }
+            if self.default?.hasPrefix("nextval(") == true { return .sequence(name) }
+        }
+        guard let text = self.default else { return .none }
+        // A bare literal, with its cast, is the same everywhere; of anything else that can't be told.
+        let isLiteral = text.allSatisfy { $0.isNumber || $0 == "." || $0 == "-" } || ["true", "false"].contains(text)
+            || text.wholeMatch(of: /'[^'\\]*'::[a-z ]+/) != nil
+        return isLiteral && !text.contains("now") ? .constant(text) : .expression(text)
+    }
+}
+
+extension FunctionTrait {
+    /// `word` is a letter for sorting, a blank and the trait's name, as the schema's function writes it.
+    fileprivate init(catalogWord word: String) {
+        switch word.dropFirst(2) {
+        case "aggregate": self = .aggregate
+        case "window": self = .window
+        case "setReturning": self = .setReturning
+        case "volatile": self = .volatile
+        case "stable": self = .stable
+        case "immutable": self = .immutable
+        default: self = .unknown
+        }
+    }
+}

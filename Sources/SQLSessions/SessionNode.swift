@@ -1,0 +1,151 @@
+import ClientAuthentication
+import Gateway
+import Logging
+import Placement
+import PostgresWire
+import ShardBackend
+import StatementRouting
+import TransactionCore
+import TransactionEngine
+
+/// What the sessions of one node share: the engine, the catalog, plans, users. It opens sessions for the gateway.
+public actor SessionNode: ClientSessionProvider {
+    nonisolated let engine: TransactionEngine
+    nonisolated let catalogs: SchemaCatalog
+    nonisolated let applied = AppliedSettings()
+    private nonisolated let users: [String: PasswordVerifier]
+    private nonisolated let database: String
+    /// What the shards report of themselves, and every client is told.
+    private nonisolated let serverParameters: [StartupMessage.Parameter]
+
+    private var plans: [PlanKey: [PlannedStatement]] = [:]
+    private var sessions: [ObjectIdentifier: Conversation] = [:]
+
+    private struct PlanKey: Hashable {
+        let text: String
+        let version: UInt64
+        let searchPath: [String]
+    }
+
+    /// More texts than this are not kept planned, nor longer ones.
+    private static let plansMax = 2_048
+    private static let plannedTextBytesMax = 16_384
+
+    public nonisolated var unownedExecutor: UnownedSerialExecutor { engine.unownedExecutor }
+
+    /// Makes the node's part for clients over an engine that serves.
+    ///
+    /// - Parameters:
+    ///   - database: the name that clients connect to.
+    ///   - users: verifiers of passwords by user; who has none can come in by the rule `trust` alone.
+    public init(
+        _ engine: TransactionEngine, database: String, users: [String: PasswordVerifier] = [:]
+    ) async throws {
+        self.engine = engine
+        self.database = database
+        self.users = users
+        catalogs = try await SchemaCatalog(engine)
+        var parameters: [StartupMessage.Parameter] = []
+        for name in ["server_version", "server_encoding", "DateStyle", "IntervalStyle", "TimeZone",
+            "integer_datetimes", "standard_conforming_strings"]
+        {
+            let result = try await engine.inspect(
+                SQLStatement("SELECT current_setting($1)", [.text(name)], resultFormat: .text), on: engine.shards[0])
+            parameters.append(.init(name, try result[0].text(0)))
+        }
+        serverParameters = parameters
+    }
+
+    // MARK: The gateway's calls
+
+    public nonisolated func verifier(ofUser user: String) -> PasswordVerifier? { users[user] }
+
+    public func open(
+        _ startup: ClientStartup, key: CancelRequest, output: ClientOutput
+    ) async throws(TransactionError) -> OpenedSession {
+        guard startup.database == database else {
+            throw TransactionError(
+                SQLState(rawValue: "3D000"), "database \"\(startup.database)\" does not exist",
+                hint: "this cluster's database is \"\(database)\"")
+        }
+        var variables = defaultVariables(startup)
+        var parameters = serverParameters
+        for setting in startup.settings where variables.settings[setting.name.lowercased()] != nil {
+            let name = setting.name.lowercased()
+            let (applied, settings) = (applied, SessionSettings())
+            let result = try await engine.evaluate(
+                ClientStatement(
+                    SQLStatement(
+                        "SELECT set_config($1, $2, true), current_setting($1)", [.text(name), .text(setting.value)],
+                        isPrepared: false, resultFormat: .text), searchPath: ["public"],
+                    preparation: { applied.statements(bringing: $0, to: settings) }))
+            do throws(ShardError) {
+                variables.settings[name] = try result[0].text(1)
+            } catch {
+                throw TransactionError(error, shard: nil)
+            }
+            if let index = parameters.firstIndex(where: { $0.name.lowercased() == name }) {
+                parameters[index].value = variables.settings[name] ?? setting.value
+            }
+        }
+        parameters += [
+            .init("client_encoding", "UTF8"), .init("application_name", variables.applicationName),
+            .init("is_superuser", "off"), .init("session_authorization", startup.user),
+            .init("default_transaction_read_only", "off"), .init("in_hot_standby", "off"),
+        ]
+        let session = Conversation(self, startup, output, variables: variables)
+        sessions[ObjectIdentifier(session)] = session
+        return OpenedSession(session, parameters: parameters)
+    }
+
+    public nonisolated func cancel(_ session: any ClientSession) {
+        (session as? Conversation)?.cancel()
+    }
+
+    /// The variables of a session that has set nothing yet.
+    nonisolated func defaultVariables(_ startup: ClientStartup) -> SessionVariables {
+        var variables = SessionVariables()
+        for setting in startup.settings {
+            let name = setting.name.lowercased()
+            if name == "application_name" { variables.applicationName = setting.value }
+            if SessionSettings.reserved.contains(name) || name.hasPrefix("meridian.") { continue }
+            variables.settings[name] = setting.value
+        }
+        return variables
+    }
+
+    nonisolated func closed(_ session: Conversation) {
+        engine.loop.execute { self.assumeIsolated { $0.sessions[ObjectIdentifier(session)] = nil } }
+    }
+
+    // MARK: Plans
+
+    /// The statements of `text`, planned for the schema as the session sees it.
+    func plan(
+        _ text: String, _ searchPath: [String], _ transaction: ClientTransaction?
+    ) async throws -> [PlannedStatement] {
+        if let own = await transaction?.ownCatalog { return try Self.plan(text, own, searchPath) }
+        let catalog = await catalogs.settled()
+        let key = PlanKey(text: text, version: catalog.version, searchPath: searchPath)
+        if let known = plans[key] { return known }
+        let planned = try Self.plan(text, catalog, searchPath)
+        if text.utf8.count <= Self.plannedTextBytesMax {
+            // All at once: a text that is used comes back, and a cache that is full holds texts that don't.
+            if plans.count >= Self.plansMax { plans.removeAll(keepingCapacity: true) }
+            plans[key] = planned
+        }
+        return planned
+    }
+
+    private static func plan(_ text: String, _ catalog: Catalog, _ searchPath: [String]) throws -> [PlannedStatement] {
+        let parsed = try ParsedText(text)
+        return try parsed.statements.indices.map { index in
+            PlannedStatement(
+                statement: parsed.statements[index],
+                plan: try parsed.plan(index, in: catalog, searchPath: searchPath), catalog: catalog)
+        }
+    }
+
+    /// The sessions that are open, for `meridian.stat_activity`.
+    func openSessions() -> [Conversation] { Array(sessions.values) }
+}

@@ -1,0 +1,208 @@
+import Placement
+import ShardBackend
+import StatementRouting
+import TransactionCore
+import TransactionEngine
+
+/// Runs queries at a snapshot, without locks.
+struct SnapshotRun: Sendable {
+    private let snapshot: Snapshot
+    private let engine: TransactionEngine
+    private let searchPath: [String]
+    private let preparation: SessionPreparation
+
+    init(_ snapshot: Snapshot, _ engine: TransactionEngine, searchPath: [String], preparation: @escaping SessionPreparation)
+    {
+        (self.snapshot, self.engine) = (snapshot, engine)
+        (self.searchPath, self.preparation) = (searchPath, preparation)
+    }
+
+    func read(_ statement: BoundStatement) async throws(TransactionError) -> StatementResult {
+        let shards = try statement.shards()
+        guard shards.count > 1 else { return StatementResult([try await run(statement.sql, statement, on: shards[0])]) }
+        let merge = MergedRead(statement, engine)
+        guard let shardSQL = merge.shardSQL else {
+            return StatementResult(try await run(statement.sql, statement, on: shards))
+        }
+        return try await merge.result(of: try await run(shardSQL, statement, on: shards))
+    }
+
+    /// Runs on all shards at once.
+    private func run(
+        _ sql: SQLStatement, _ statement: BoundStatement, on shards: [ShardID]
+    ) async throws(TransactionError) -> [SQLResult] {
+        let runs = shards.map { shard in
+            Task(executorPreference: engine.loop) { () -> Result<SQLResult, TransactionError> in
+                do throws(TransactionError) {
+                    return .success(try await run(sql, statement, on: shard))
+                } catch {
+                    return .failure(error)
+                }
+            }
+        }
+        let outcomes = await withTaskCancellationHandler {
+            var outcomes: [Result<SQLResult, TransactionError>] = []
+            for run in runs { outcomes.append(await run.value) }
+            return outcomes
+        } onCancel: {
+            for run in runs { run.cancel() }
+        }
+        var results: [SQLResult] = []
+        for outcome in outcomes { results.append(try outcome.get()) }
+        return results
+    }
+
+    private func run(
+        _ sql: SQLStatement, _ statement: BoundStatement, on shard: ShardID
+    ) async throws(TransactionError) -> SQLResult {
+        // The text for as-of views is made of the whole statement; a part of it for one shard has no other text.
+        let isWhole = sql.text == statement.plan.statement.text
+        let client = ClientStatement(
+            sql, searchPath: searchPath, preparation: preparation,
+            isReadableInThePast: statement.isReadableInThePast && (isWhole || statement.plan.asOfSQL == nil),
+            textInThePast: isWhole ? statement.plan.asOfSQL : nil)
+        return try await snapshot.run(client, on: shard)
+    }
+}
+
+/// Puts the rows of several shards together.
+struct MergedRead: Sendable {
+    private let statement: BoundStatement
+    private let engine: TransactionEngine
+    /// What each shard runs; nil: the statement as it is.
+    let shardSQL: SQLStatement?
+
+    init(_ statement: BoundStatement, _ engine: TransactionEngine) {
+        (self.statement, self.engine) = (statement, engine)
+        shardSQL =
+            switch statement.plan.merge {
+            case .merge(let merge): statement.sql(merge.shardSQL, resultFormat: .text)
+            case .combine(let combination): statement.sql(combination.shardSQL, resultFormat: .text)
+            case .concatenate, .gather: nil
+            }
+    }
+
+    /// The statement's result from the shards' rows.
+    func result(of parts: [SQLResult]) async throws(TransactionError) -> StatementResult {
+        switch statement.plan.merge {
+        case .merge(let merge): return try await merged(parts, merge)
+        case .combine(let combination): return try await combined(parts, combination)
+        case .concatenate, .gather: return StatementResult(parts)
+        }
+    }
+
+    private func merged(_ parts: [SQLResult], _ merge: RowMerge) async throws(TransactionError) -> StatementResult {
+        let fields = parts[0].fields
+        let visible = fields.count - merge.hiddenColumns
+        let keys = merge.keys.map { key in
+            "c\((key.isHidden ? visible : 0) + key.column + 1)\(key.isDescending ? " DESC" : "")"
+                + (key.nullsFirst ? " NULLS FIRST" : " NULLS LAST")
+        }
+        var sql = "SELECT " + (1...max(1, visible)).map { "c\($0)" }.joined(separator: ", ") + " FROM meridian_parts"
+        if !keys.isEmpty { sql += " ORDER BY " + keys.joined(separator: ", ") }
+        if let offset = merge.offset { sql += " OFFSET \(try count(offset) ?? 0)" }
+        if let limit = try merge.limit.flatMap({ row throws(TransactionError) in try count(row) }) {
+            sql += " LIMIT \(limit)"
+        }
+        let result = try await overParts(parts, sql, [], [])
+        // The columns are the shards' own; only the rows came from the query over them.
+        return StatementResult([result], fields: Array(fields.prefix(visible)))
+    }
+
+    /// The value of LIMIT or OFFSET; nil for NULL.
+    private func count(_ count: RowCount) throws(TransactionError) -> Int64? {
+        switch count {
+        case .constant(let number): return number
+        case .parameter(let number):
+            switch statement.parameters[number - 1] {
+            case .null: return nil
+            case .int64(let value): return value
+            case .text(let text): if let value = Int64(text) { return value }
+            case .bytes(let bytes):
+                if bytes.count == 4 || bytes.count == 8 {
+                    let value = bytes.reduce(UInt64(0)) { $0 << 8 | UInt64($1) }
+                    return bytes.count == 4 ? Int64(Int32(truncatingIfNeeded: value)) : Int64(bitPattern: value)
+                }
+            default: break
+            }
+            throw TransactionError(
+                .invalidParameterValue, "parameter $\(number) is no number of rows", hint: "declare it as bigint")
+        }
+    }
+
+    private func combined(
+        _ parts: [SQLResult], _ combination: RowCombination
+    ) async throws(TransactionError) -> StatementResult {
+        let query: RewrittenSQL
+        do throws(StatementError) {
+            query = try combination.sql(over: "meridian_parts", columnTypes: parts[0].fields.map(\.typeOID))
+        } catch {
+            throw error.transactionError
+        }
+        let own = statement.sql(query)
+        return StatementResult([try await overParts(parts, query.text, own.parameters, own.parameterTypes)])
+    }
+
+    /// Runs `sql` on one server, the gathered rows being the relation `meridian_parts (c1, c2, …)`.
+    private func overParts(
+        _ parts: [SQLResult], _ sql: String, _ parameters: [SQLParameter], _ types: [UInt32]
+    ) async throws(TransactionError) -> SQLResult {
+        let fields = parts[0].fields
+        let names = try await engine.typeNames(of: fields.map(\.typeOID))
+        let columns = (1...fields.count).map { "c\($0)" }.joined(separator: ", ")
+        let arrays = names.enumerated().map { "$\(parameters.count + $0.offset + 1)::\($0.element)[]" }
+        let text =
+            "WITH meridian_parts (\(columns)) AS (SELECT * FROM unnest(\(arrays.joined(separator: ", ")))) \(sql)"
+        let values = fields.indices.map { SQLParameter.text(Self.array(of: $0, in: parts)) }
+        return try await engine.compute(
+            SQLStatement(
+                text, parameters + values, parameterTypes: types + fields.map { _ in 0 }, isPrepared: false,
+                resultFormat: statement.resultFormat))
+    }
+
+    /// One column of all rows as a PostgreSQL array.
+    private static func array(of column: Int, in parts: [SQLResult]) -> String {
+        var bytes: [UInt8] = [UInt8(ascii: "{")]
+        for part in parts {
+            part.withRawRows { rows in
+                for row in 0..<rows.count {
+                    if bytes.count > 1 { bytes.append(UInt8(ascii: ",")) }
+                    guard let value = rows[row, column] else {
+                        bytes += "NULL".utf8
+                        continue
+                    }
+                    bytes.append(UInt8(ascii: "\""))
+                    for byte in value {
+                        if byte == UInt8(ascii: "\"") || byte == UInt8(ascii: "\\") { bytes.append(UInt8(ascii: "\\")) }
+                        bytes.append(byte)
+                    }
+                    bytes.append(UInt8(ascii: "\""))
+                }
+            }
+        }
+        bytes.append(UInt8(ascii: "}"))
+        return String(decoding: bytes, as: UTF8.self)
+    }
+}
+
+extension TransactionEngine {
+    /// Runs a query that reads no table.
+    nonisolated func compute(_ statement: SQLStatement) async throws(TransactionError) -> SQLResult {
+        try await inspect(statement, on: shards[0])
+    }
+
+    /// The names of types, for casts.
+    nonisolated func typeNames(of types: [UInt32]) async throws(TransactionError) -> [String] {
+        let list = "{" + types.map(String.init).joined(separator: ",") + "}"
+        let result = try await compute(
+            SQLStatement(
+                """
+                SELECT format_type(type, NULL) FROM unnest($1::oid[]) WITH ORDINALITY AS t (type, number) ORDER BY number
+                """, [.text(list)]))
+        var names: [String] = []
+        for row in result {
+            do throws(ShardError) { names.append(try row.text(0)) } catch { throw TransactionError(error, shard: nil) }
+        }
+        return names
+    }
+}
