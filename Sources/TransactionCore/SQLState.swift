@@ -39,6 +39,8 @@ extension SQLState {
     public static let serializationFailure = SQLState(rawValue: "40001")
     /// Chosen as the victim of a deadlock; trying again is safe.
     public static let deadlockDetected = SQLState(rawValue: "40P01")
+    /// The text is not SQL.
+    public static let syntaxError = SQLState(rawValue: "42601")
     /// A prepared transaction of that name is not there.
     public static let undefinedObject = SQLState(rawValue: "42704")
     /// A schema is there already.

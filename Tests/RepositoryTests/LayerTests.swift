@@ -11,6 +11,7 @@ enum Layer {
         ("PostgresWire", .pure), ("ClientAuthentication", .pure),
         ("SimulationKit", .simulation),
         ("SystemClock", .shell), ("ShardBackend", .shell), ("LocalCluster", .shell),
+        ("Gateway", .shell),
         ("ShardSchema", .assembly), ("TransactionEngine", .assembly), ("BankWorkload", .assembly),
         ("meridian", .executable), ("meridian-bench", .executable),
     ]
@@ -75,6 +76,7 @@ enum Layer {
                 makeFile("Sources/SimulationKit/A.swift", "import Dispatch"),
                 makeFile("Sources/SystemClock/A.swift", "import ShardBackend"),
                 makeFile("Sources/LocalCluster/A.swift", "import CLibPQ"),
+                makeFile("Sources/Gateway/A.swift", "import ShardBackend"),
                 makeFile("Sources/ShardBackend/A.swift", "import SimulationKit"),
                 makeFile("Sources/ShardSchema/A.swift", "import TransactionEngine"),
                 makeFile("Sources/meridian/A.swift", "import CLibPQ"),
@@ -86,6 +88,7 @@ enum Layer {
                 makeFile("Sources/PostgresWire/A.swift", "import NIOCore\nimport TransactionCore"),
                 makeFile("Sources/ClientAuthentication/A.swift", "import Crypto\nimport Foundation"),
                 makeFile("Sources/ShardBackend/A.swift", "import CLibPQ\nimport Glibc\nimport Logging"),
+                makeFile("Sources/Gateway/A.swift", "import NIOSSL\nimport PostgresWire"),
                 makeFile("Sources/BankWorkload/A.swift", "import TransactionEngine\nimport ShardBackend"),
             ])
     }
