@@ -16,6 +16,7 @@ let package = Package(
         .package(url: "https://github.com/apple/swift-log", from: "1.16.0"),
         .package(url: "https://github.com/apple/swift-metrics", from: "2.13.0"),
         .package(url: "https://github.com/apple/swift-nio", from: "2.101.0"),
+        .package(url: "https://github.com/apple/swift-nio-ssl", from: "2.37.0"),
         .package(url: "https://github.com/HdrHistogram/hdrhistogram-swift", from: "0.2.0"),
         .package(url: "https://github.com/jpsim/Yams", from: "6.2.0"),
         .package(url: "https://github.com/swift-server/swift-service-lifecycle", from: "2.13.0"),
@@ -57,6 +58,18 @@ let package = Package(
             ]
         ),
         .target(name: "LocalCluster", dependencies: ["CLinux"]),
+        .target(
+            name: "Gateway",
+            dependencies: [
+                "ClientAuthentication", "PostgresWire", "TransactionCore",
+                .product(name: "DequeModule", package: "swift-collections"),
+                .product(name: "Logging", package: "swift-log"),
+                .product(name: "Metrics", package: "swift-metrics"),
+                .product(name: "NIOCore", package: "swift-nio"),
+                .product(name: "NIOPosix", package: "swift-nio"),
+                .product(name: "NIOSSL", package: "swift-nio-ssl"),
+            ]
+        ),
 
         // Assemblies: what a node is made of, over the shells.
         .target(
@@ -130,6 +143,15 @@ let package = Package(
         .testTarget(
             name: "ShardBackendTests",
             dependencies: ["LocalCluster", "ShardBackend", "TestSupport", "TransactionCore"]
+        ),
+        .testTarget(
+            name: "GatewayTests",
+            dependencies: [
+                "ClientAuthentication", "Gateway", "PostgresWire", "TestSupport", "TransactionCore",
+                .product(name: "Logging", package: "swift-log"),
+                .product(name: "NIOCore", package: "swift-nio"),
+                .product(name: "NIOPosix", package: "swift-nio"),
+            ]
         ),
         .testTarget(
             name: "PostgresIntegrationTests",

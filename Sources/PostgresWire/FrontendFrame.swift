@@ -47,6 +47,9 @@ public struct FrontendFrame: Hashable, Sendable {
     /// What follows the length word: a slice of the buffer that the frame was read from.
     public let body: ByteBuffer
 
+    /// How long the message is on the wire.
+    public var byteCount: Int { body.readableBytes + 5 }
+
     public init(kind: Kind, body: ByteBuffer) {
         self.kind = kind
         self.body = body

@@ -12,6 +12,7 @@ enum Layer {
         ("Placement", .pure), ("StatementRouting", .pure),
         ("SimulationKit", .simulation),
         ("SystemClock", .shell), ("ShardBackend", .shell), ("LocalCluster", .shell),
+        ("Gateway", .shell),
         ("ShardSchema", .assembly), ("TransactionEngine", .assembly), ("BankWorkload", .assembly),
         ("meridian", .executable), ("meridian-bench", .executable),
     ]
@@ -79,6 +80,7 @@ enum Layer {
                 makeFile("Sources/SimulationKit/A.swift", "import Dispatch"),
                 makeFile("Sources/SystemClock/A.swift", "import ShardBackend"),
                 makeFile("Sources/LocalCluster/A.swift", "import CLibPQ"),
+                makeFile("Sources/Gateway/A.swift", "import ShardBackend"),
                 makeFile("Sources/ShardBackend/A.swift", "import SimulationKit"),
                 makeFile("Sources/ShardSchema/A.swift", "import TransactionEngine"),
                 makeFile("Sources/meridian/A.swift", "import CLibPQ"),
@@ -96,6 +98,7 @@ enum Layer {
                 makeFile("Sources/ClientAuthentication/A.swift", "import Crypto\nimport Foundation"),
                 makeFile("Sources/ShardBackend/A.swift", "import CLibPQ\nimport Glibc\nimport Logging"),
                 makeFile("Sources/StatementRouting/A.swift", "internal import CPgQuery\nimport Placement"),
+                makeFile("Sources/Gateway/A.swift", "import NIOSSL\nimport PostgresWire"),
                 makeFile("Sources/BankWorkload/A.swift", "import TransactionEngine\nimport ShardBackend"),
             ])
     }
