@@ -39,12 +39,12 @@ enum CalendarText {
         if skip("Z", &rest) { return 0 }
         let isWest = skip("-", &rest)
         guard isWest || skip("+", &rest), let hours = take(2, &rest), hours < 16 else { return nil }
-        var minutes = 0
-        if skip(":", &rest) {
+        // Local mean times of old have seconds too.
+        var seconds = Int64(hours) * 3600
+        for unit: Int64 in [60, 1] where skip(":", &rest) {
             guard let read = take(2, &rest), read < 60 else { return nil }
-            minutes = read
+            seconds += Int64(read) * unit
         }
-        let seconds = Int64(hours * 60 + minutes) * 60
         return isWest ? -seconds : seconds
     }
 
