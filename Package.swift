@@ -85,6 +85,16 @@ let package = Package(
             ]
         ),
         .target(
+            name: "SQLSessions",
+            dependencies: [
+                "ClientAuthentication", "Gateway", "Placement", "PostgresWire", "ShardBackend", "StatementRouting",
+                "TransactionCore", "TransactionEngine", "TwoPhaseCommit",
+                .product(name: "DequeModule", package: "swift-collections"),
+                .product(name: "Logging", package: "swift-log"),
+                .product(name: "NIOCore", package: "swift-nio"),
+            ]
+        ),
+        .target(
             name: "BankWorkload",
             dependencies: [
                 "ShardBackend", "ShardSchema", "TransactionCore", "TransactionEngine", "TwoPhaseCommit",

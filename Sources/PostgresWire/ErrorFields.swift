@@ -84,6 +84,7 @@ public struct ErrorFields: Hashable, Sendable {
     /// What the client is told of a transaction that failed.
     public init(_ error: TransactionError, severity: Severity = .error) {
         self.init(severity, error.sqlState, error.message, detail: error.detail, hint: error.hint)
+        for code in Code.all { error.reportFields[code.rawValue].map { fields.append(Field(code, $0)) } }
     }
 
     /// What the client is told of its own bytes; the severity goes by what becomes of the connection.

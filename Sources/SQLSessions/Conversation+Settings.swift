@@ -125,11 +125,13 @@ extension Conversation {
     }
 
     /// Runs what reads no table, with the session's settings.
-    func evaluate(_ statement: SQLStatement) async throws(TransactionError) -> SQLResult {
+    func evaluate(
+        _ statement: SQLStatement, on shard: ShardID? = nil
+    ) async throws(TransactionError) -> SQLResult {
         let (applied, settings) = (node.applied, variables.settings)
         return try await node.engine.evaluate(
             ClientStatement(
                 statement, searchPath: settings.searchPath,
-                preparation: { applied.statements(bringing: $0, to: settings) }))
+                preparation: { applied.statements(bringing: $0, to: settings) }), on: shard)
     }
 }

@@ -1,3 +1,4 @@
+import Placement
 import PostgresWire
 import StatementRouting
 import TransactionCore

@@ -29,7 +29,7 @@ public struct PostgresErrorFields: Hashable, Sendable {
         case routine = 0x52
 
         /// What ``TransactionError/reportFields`` keeps.
-        static let reported = allCases.filter { ![.severity, .sqlState, .message, .detail, .hint].contains($0) }
+        static let reported = allCases.filter { ![.localizedSeverity, .severity, .sqlState, .message, .detail, .hint].contains($0) }
     }
 
     private var fields: [Field: String]

@@ -26,4 +26,9 @@ public struct RowLocks: Hashable, Sendable {
 public struct TableLock: Hashable, Sendable {
     public var table: TableName
     public var mode: TableLockMode
+
+    /// Names a lock.
+    public init(table: TableName, mode: TableLockMode) {
+        (self.table, self.mode) = (table, mode)
+    }
 }

@@ -13,7 +13,8 @@ enum Layer {
         ("SimulationKit", .simulation),
         ("SystemClock", .shell), ("ShardBackend", .shell), ("LocalCluster", .shell),
         ("Gateway", .shell),
-        ("ShardSchema", .assembly), ("TransactionEngine", .assembly), ("BankWorkload", .assembly),
+        ("ShardSchema", .assembly), ("TransactionEngine", .assembly), ("SQLSessions", .assembly),
+        ("BankWorkload", .assembly),
         ("meridian", .executable), ("meridian-bench", .executable),
     ]
 
