@@ -136,6 +136,11 @@ public struct RewrittenSQL: Hashable, Sendable {
     /// For `$1`, `$2` …, the number that the original statement gives the same parameter.
     public var parameters: [Int]
 
+    /// Takes a text and the original numbers of its parameters.
+    public init(text: String, parameters: [Int]) {
+        (self.text, self.parameters) = (text, parameters)
+    }
+
     /// Numbers the parameters in a text by their first occurrence. A text whose parameters have no gaps stays as it is.
     init(renumbering text: String) {
         var parameters: [Int] = []

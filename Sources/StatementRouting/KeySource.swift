@@ -32,8 +32,8 @@ public struct KeySet: Hashable, Sendable {
                 guard let hash = type.hash(text.utf8, .text) else { return nil }
                 hashes.append(hash)
             case .null: break
-            case .parameter(let number, let cast):
-                guard let parameter = usable(number, in: parameters, cast: cast) else { return nil }
+            case .parameter(let number, _):
+                guard let parameter = usable(number, in: parameters) else { return nil }
                 guard let bytes = parameter.bytes else { continue }
                 guard let hash = type.hash(bytes, parameter.format) else { return nil }
                 hashes.append(hash)
@@ -46,11 +46,11 @@ public struct KeySet: Hashable, Sendable {
         return hashes
     }
 
-    private func usable(_ number: Int, in parameters: [BoundParameter], cast: UInt32) -> BoundParameter? {
+    private func usable(_ number: Int, in parameters: [BoundParameter]) -> BoundParameter? {
         guard number >= 1, number <= parameters.count else { return nil }
         let parameter = parameters[number - 1]
         if parameter.type == 0 {
-            return cast == 0 && untypedParameters.contains(number) ? nil : parameter
+            return untypedParameters.contains(number) ? nil : parameter
         }
         return ShardKeyType(oid: parameter.type)?.family == type.family ? parameter : nil
     }

@@ -28,6 +28,12 @@ public struct SortKey: Hashable, Sendable {
     public var isHidden: Bool
     public var isDescending: Bool
     public var nullsFirst: Bool
+
+    /// Describes a sort key.
+    public init(column: Int, isHidden: Bool, isDescending: Bool, nullsFirst: Bool) {
+        (self.column, self.isHidden, self.isDescending) = (column, isHidden, isDescending)
+        self.nullsFirst = nullsFirst
+    }
 }
 
 /// LIMIT's or OFFSET's value.

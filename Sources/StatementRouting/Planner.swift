@@ -56,6 +56,7 @@ struct Planner {
         try check()
         plan.route = try route(&plan)
         if case .query = statement.kind { planMerge(&plan) }
+        plan.conflict = conflict()
         plan.locks = locks(plan)
         plan.asOfSQL = asOfSQL()
         return plan
@@ -71,6 +72,21 @@ struct Planner {
         }
         plan.functions = analyzer.functions
         plan.parameterCount = analyzer.parameters.keys.max() ?? 0
+    }
+
+    private func conflict() -> ConflictClause? {
+        guard case PG_QUERY__NODE__NODE_INSERT_STMT = source.node.kind,
+            let clause = source.node.pointee.insert_stmt.pointee.on_conflict_clause?.pointee
+        else { return nil }
+        let infer = clause.infer?.pointee
+        let elements = infer.map { nodes($0.n_index_elems, $0.index_elems) } ?? []
+        let names = elements.compactMap { element in
+            element.kind == PG_QUERY__NODE__NODE_INDEX_ELEM ? name(element.pointee.index_elem.pointee.name) : nil
+        }
+        return ConflictClause(
+            updates: clause.action == PG_QUERY__ON_CONFLICT_ACTION__ONCONFLICT_UPDATE,
+            columns: names.count == elements.count ? names : [], constraint: infer.flatMap { name($0.conname) },
+            hasFilter: clause.where_clause != nil)
     }
 
     private func check() throws(StatementError) {
@@ -177,7 +193,7 @@ extension Planner {
     func keySet(of use: TableUse) -> KeySet? {
         guard let key = analyzer.shardKey(of: use), var set = use.equalities.values(of: key) else { return nil }
         // A parameter used elsewhere too may have got its type there.
-        for case .parameter(let number, cast: 0) in set.sources where analyzer.parameters[number, default: 0] > 1 {
+        for case .parameter(let number, _) in set.sources where analyzer.parameters[number, default: 0] > 1 {
             switch set.type.family {
             case .integer, .other(.uuid), .other(.boolean), .other(.oid), .other(.numeric): break
             default: set.untypedParameters.insert(number)

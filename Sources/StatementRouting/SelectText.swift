@@ -118,12 +118,19 @@ extension UnsafeBufferPointer<UInt8> {
         var lexer = Lexer(self, from: start, to: range.upperBound)
         var depth = 0
         var end: Int?
+        var isFilter = false
         while let token = lexer.next() {
-            if let end, depth == 0, !isWord(token, "filter") { return end }
+            if let end, depth == 0, !isFilter {
+                guard isWord(token, "filter") else { return end }
+                isFilter = true
+            }
             if isMark(token, "(") { depth += 1 }
             if isMark(token, ")") {
                 depth -= 1
-                if depth == 0 { end = token.end }
+                if depth == 0 {
+                    end = token.end
+                    if isFilter { return end }
+                }
             }
         }
         return end

@@ -19,6 +19,8 @@ public struct StatementPlan: Sendable {
     public var otherRelations: [RelationName] = []
     /// Every function called, once.
     public var functions: [FunctionUse] = []
+    /// An INSERT's ON CONFLICT, which reads the row that is in its way.
+    public var conflict: ConflictClause?
     /// What must be locked, once the transaction reads under locks.
     public var locks = LockPlan()
     /// The text for a read at a timestamp where it differs: qualified names of versioned tables lead to their as-of
@@ -28,6 +30,18 @@ public struct StatementPlan: Sendable {
     public var parameterCount = 0
     /// It is UPDATE, INSERT, DELETE or MERGE, or has one in a CTE.
     public var isWrite: Bool { tables.contains { $0.role.isWrite } }
+}
+
+/// ON CONFLICT of an INSERT.
+public struct ConflictClause: Hashable, Sendable {
+    /// DO UPDATE, which locks the row that it finds; DO NOTHING does not.
+    public var updates: Bool
+    /// The columns that say which row is in the way; none for a constraint's name, an expression, or nothing.
+    public var columns: [String]
+    /// ON CONSTRAINT.
+    public var constraint: String?
+    /// DO UPDATE … WHERE: a row found may stay as it is.
+    public var hasFilter: Bool
 }
 
 /// A table that a statement uses.

@@ -1,0 +1,170 @@
+/// Replaces the literals of a simple statement by parameters, so that statements which differ in them alone share a plan
+/// here and a prepared statement on the shards.
+///
+/// Goes by tokens, and only where a parameter is sure to mean the same: a literal compared with `=`, `<>`, `<`, `>`,
+/// `<=`, `>=` in WHERE, assigned by SET, or an item of VALUES. All else stays, and anything odd (prefixed or
+/// dollar-quoted strings, comments, parameters, several statements) makes it give up.
+public enum StatementNormalizer {
+    /// A statement without its literals.
+    public struct Normalized: Hashable, Sendable {
+        /// The text, with `$1`, `$2` … for literals. Numbers keep their type by a cast: `$1::int4`.
+        public var text: String
+        /// The literals' values, in text format.
+        public var values: [String]
+    }
+
+    /// The statement without its literals; nil when it has none that may be replaced, or is too odd.
+    public static func normalize(_ text: String) -> Normalized? {
+        text.withBytes { bytes in
+            var normalizer = Normalizer(bytes)
+            return normalizer.run()
+        }
+    }
+}
+
+private struct Normalizer {
+    let bytes: UnsafeBufferPointer<UInt8>
+    private var tokens: [Token] = []
+    private var text: [UInt8] = []
+    private var values: [String] = []
+    private var position = 0
+    private var region = Region.other
+    private var depth = 0
+
+    /// Which clause the tokens are of, outside brackets.
+    private enum Region {
+        case other, filter, assignments, rows
+    }
+
+    init(_ bytes: UnsafeBufferPointer<UInt8>) {
+        self.bytes = bytes
+    }
+
+    mutating func run() -> StatementNormalizer.Normalized? {
+        guard take() else { return nil }
+        text.reserveCapacity(bytes.count + 16)
+        for index in tokens.indices where !follow(index) { return nil }
+        guard !values.isEmpty else { return nil }
+        text += bytes[position...]
+        return StatementNormalizer.Normalized(text: String(decoding: text, as: UTF8.self), values: values)
+    }
+
+    /// Cuts the text into tokens; false when something is odd.
+    private mutating func take() -> Bool {
+        var lexer = Lexer(bytes)
+        tokens.reserveCapacity(bytes.count / 4)
+        while let token = lexer.next() {
+            switch token.kind {
+            case .oddString, .parameter, .broken: return false
+            case .punctuation where bytes[token.start] == UInt8(ascii: ";"):
+                guard lexer.next() == nil else { return false }
+            default: tokens.append(token)
+            }
+        }
+        guard !lexer.sawComment, let first = tokens.first else { return false }
+        return bytes.isWord(first, "select") || bytes.isWord(first, "insert") || bytes.isWord(first, "update")
+            || bytes.isWord(first, "delete")
+    }
+
+    private mutating func follow(_ index: Int) -> Bool {
+        let token = tokens[index]
+        switch token.kind {
+        case .punctuation:
+            if bytes.isMark(token, "(") { depth += 1 }
+            if bytes.isMark(token, ")") { depth -= 1 }
+            return depth >= 0
+        case .word:
+            // A label or a column may be called like a keyword.
+            if index > 0, bytes.isMark(tokens[index - 1], ".") || bytes.isWord(tokens[index - 1], "as") { return true }
+            if depth == 0 { enter(token) }
+            // Levels of their own have clauses of their own, and branches must agree on the types of columns.
+            let isOdd = depth > 0 ? ["select"] : ["union", "except", "intersect"] as [StaticString]
+            return !isAnyWord(token, isOdd)
+        case .integer, .decimal, .string:
+            if isReplaceable(index) { replace(token) }
+            return true
+        default: return true
+        }
+    }
+
+    private mutating func enter(_ token: Token) {
+        if bytes.isWord(token, "where") {
+            region = .filter
+        } else if bytes.isWord(token, "set") {
+            region = .assignments
+        } else if bytes.isWord(token, "values") {
+            region = bytes.isWord(tokens[0], "insert") ? .rows : .other
+        } else if Self.ends.contains(where: { bytes.isWord(token, $0) }) {
+            region = .other
+        }
+    }
+
+    private static let ends: [StaticString] = [
+        "from", "group", "having", "window", "order", "limit", "offset", "fetch", "for", "returning", "on", "conflict",
+        "do", "select",
+    ]
+
+    /// Whether a literal stands alone between tokens that leave its meaning to itself.
+    private func isReplaceable(_ index: Int) -> Bool {
+        guard region != .other, index > 0, tokens[index].kind == .string || isPlainNumber(tokens[index]) else {
+            return false
+        }
+        let before = tokens[index - 1]
+        let after = index + 1 < tokens.count ? tokens[index + 1] : nil
+        switch region {
+        case .rows:
+            guard depth == 1 else { return false }
+            let opens = bytes.isMark(before, "(") || bytes.isMark(before, ",")
+            return opens && after.map { bytes.isMark($0, ")") || bytes.isMark($0, ",") } == true
+        case .assignments:
+            guard depth == 0, isSymbol(before, ["="]) else { return false }
+            return after.map { bytes.isMark($0, ",") || isAnyWord($0, ["where", "returning", "from"]) } ?? true
+        case .filter:
+            guard depth == 0, isSymbol(before, ["=", "<", ">", "<=", ">=", "<>", "!="]), index > 1,
+                tokens[index - 2].kind == .word || tokens[index - 2].kind == .quotedIdentifier
+            else { return false }
+            return after.map { isAnyWord($0, ["and", "or", "order", "limit", "group", "returning", "for"]) } ?? true
+        case .other: return false
+        }
+    }
+
+    /// A number whose type its digits tell: `int4`, `int8` or `numeric`.
+    private func isPlainNumber(_ token: Token) -> Bool {
+        // A letter right behind digits is an alias of the literal, and odd.
+        guard token.end < bytes.count else { return true }
+        let next = bytes[token.end]
+        return !(next | 0x20 >= UInt8(ascii: "a") && next | 0x20 <= UInt8(ascii: "z")) && next != UInt8(ascii: "_")
+    }
+
+    private func isSymbol(_ token: Token, _ symbols: [StaticString]) -> Bool {
+        guard token.kind == .symbol else { return false }
+        return symbols.contains { symbol in
+            symbol.utf8CodeUnitCount == token.end - token.start
+                && (0..<symbol.utf8CodeUnitCount).allSatisfy { bytes[token.start + $0] == symbol.utf8Start[$0] }
+        }
+    }
+
+    private func isAnyWord(_ token: Token, _ words: [StaticString]) -> Bool {
+        words.contains { bytes.isWord(token, $0) }
+    }
+
+    private mutating func replace(_ token: Token) {
+        let literal = bytes.text(token.start..<token.end)
+        var type = ""
+        switch token.kind {
+        case .string:
+            values.append(
+                literal.dropFirst().dropLast().split(separator: "''", omittingEmptySubsequences: false).joined(
+                    separator: "'"))
+        case .integer:
+            type = Int32(literal) != nil ? "::int4" : Int64(literal) != nil ? "::int8" : "::numeric"
+            values.append(literal)
+        default:
+            type = "::numeric"
+            values.append(literal)
+        }
+        text += bytes[position..<token.start]
+        text += "$\(values.count)\(type)".utf8
+        position = token.end
+    }
+}
