@@ -51,5 +51,5 @@ meridian_require_swift() {
 # Everything that building and running Meridian takes.
 meridian_require_everything() {
     meridian_require_swift
-    meridian_require_packages libpg-query-dev libpq-dev libprotobuf-c-dev pkg-config postgresql
+    meridian_require_packages libpg-query-dev libpq-dev libprotobuf-c-dev openssl pkg-config postgresql
 }

@@ -1,6 +1,7 @@
 import Logging
 import NIOCore
 import NIOPosix
+import Synchronization
 
 /// The door through which PostgreSQL clients come in: it listens, and makes of each connection an authenticated
 /// ``ClientSession``.
@@ -8,6 +9,7 @@ public final class Gateway: Sendable {
     private let shared: GatewayShared
     private let group: MultiThreadedEventLoopGroup
     private let listener: any Channel
+    private let isStopping = Atomic(false)
     /// The port that it listens on.
     public let port: Int
 
@@ -23,11 +25,12 @@ public final class Gateway: Sendable {
         _ configuration: GatewayConfiguration, provider: any ClientSessionProvider, logger: Logger
     ) async throws -> Gateway {
         let shared = GatewayShared(
-            configuration: configuration, tls: try configuration.tls.map(TLSMaterial.init), provider: provider, logger: logger)
+            configuration: configuration, tls: try configuration.tls.map(TLSMaterial.init), provider: provider,
+            logger: logger)
         let group = MultiThreadedEventLoopGroup(numberOfThreads: configuration.eventLoops)
         do {
-            let listener = try await bootstrap(shared, group).bind(host: configuration.host, port: configuration.port)
-                .get()
+            let listener = try await bootstrap(shared, group)
+                .bind(host: configuration.host, port: configuration.port).get()
             return Gateway(shared: shared, group: group, listener: listener)
         } catch {
             try? await group.shutdownGracefully()
@@ -77,8 +80,9 @@ public final class Gateway: Sendable {
     /// Stops listening, gives clients `grace` to go by themselves, sends those still there away (57P01), and ends when
     /// all are gone: after `grace` and ``GatewayConfiguration/closeTimeout`` at most, and a second for TLS.
     ///
-    /// Clients that are just coming in are sent away at once (57P03). To be called once.
+    /// Clients that are just coming in are sent away at once (57P03). A second call does nothing.
     public func shutdown(grace: Duration) async {
+        guard !isStopping.exchange(true, ordering: .relaxed) else { return }
         try? await listener.close()
         shared.clients.stop()
         await shared.clients.emptied(within: grace, on: group.next())
