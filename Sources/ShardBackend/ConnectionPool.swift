@@ -81,6 +81,7 @@ public actor ConnectionPool {
         guard let id = identifiers[ObjectIdentifier(connection)] else {
             preconditionFailure("a connection was given back to pool \(label), which does not have it")
         }
+        connection.assumeIsolated { $0.setNoticeHandler(nil) }
         let status = connection.statusOnLoop
         if status != .idle, status != .unknown {
             logger.debug(

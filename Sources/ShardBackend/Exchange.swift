@@ -1,3 +1,5 @@
+import CLibPQ
+
 /// Something a connection does for one caller: what is sent, and what comes back until it is over.
 ///
 /// Only its connection's actor touches it.
@@ -5,17 +7,22 @@ final class Exchange: @unchecked Sendable {
     enum Request {
         /// Statements and one Sync, in pipeline mode. Several such exchanges may be under way one behind the other.
         case pipeline([SQLStatement])
+        /// What a statement takes and returns, likewise.
+        case description(SQLStatement)
         /// Statements in one text, by the simple query protocol.
         case script(String)
-        /// The connection as a whole, for a stream or COPY. Its turn having come is its result; it is over when the
-        /// caller says so.
+        /// Like a pipeline, but the connection as a whole is for the rows of the last statement. Its having been sent
+        /// is its first outcome; it is over when its answers have been taken.
+        case stream([SQLStatement])
+        /// The connection as a whole, for COPY. Its turn having come is its first outcome; it is over when the answers
+        /// to what the caller sent have been taken.
         case session
     }
 
     /// One message of a pipeline that has an answer of its own.
     struct Step {
         let statement: Int
-        /// The name under which the statement is parsed; nil when it is executed.
+        /// The name under which the statement is parsed; nil when it is executed or described.
         let parsedName: String?
     }
 
@@ -28,6 +35,8 @@ final class Exchange: @unchecked Sendable {
     var deadline: ContinuousClock.Instant?
     /// Takes the outcome; nil when nobody waits for it.
     var continuation: UnsafeContinuation<Outcome, Never>?
+    /// ``ShardConnection/appliedSettings`` when it was submitted.
+    var appliedSettings: UInt64 = 0
 
     /// What was sent and is not answered yet, in reverse.
     var steps: [Step] = []
@@ -36,6 +45,8 @@ final class Exchange: @unchecked Sendable {
     /// Why the server is to stop: ``ShardError/Kind/timedOut`` or ``ShardError/Kind/cancelled``.
     var interruption: ShardError.Kind?
     var isOver = false
+    /// A stream began outside any transaction, and no row has been handed out.
+    var isFirstWork = false
     /// COPY data that libpq has and the socket may not have taken yet.
     var unflushedBytes = 0
 
@@ -44,18 +55,52 @@ final class Exchange: @unchecked Sendable {
         self.deadline = deadline
     }
 
+    /// Others of that kind may be sent behind it.
     var isPipeline: Bool {
-        if case .pipeline = request { true } else { false }
+        switch request {
+        case .pipeline, .description: true
+        case .script, .stream, .session: false
+        }
     }
 
+    /// Its owner takes the answers.
     var isSession: Bool {
-        if case .session = request { true } else { false }
+        switch request {
+        case .stream, .session: true
+        case .pipeline, .description, .script: false
+        }
+    }
+
+    /// The next answer is that of the statement whose rows are to come one by one.
+    var isBeforeStreamedRows: Bool {
+        if case .stream = request { steps.count == 1 } else { false }
     }
 
     /// Hands the outcome to the caller, once.
     func resume(with outcome: Outcome) {
         continuation?.resume(returning: outcome)
         continuation = nil
+    }
+
+    func key(of statement: SQLStatement) -> StatementCache.Key {
+        StatementCache.Key(statement, appliedSettings: appliedSettings)
+    }
+
+    /// Whether the owner of a session takes a result itself: of a stream the single rows, of COPY all but an error.
+    func isForOwner(_ status: ExecStatusType) -> Bool {
+        if case .stream = request { status == PGRES_SINGLE_TUPLE } else { status != PGRES_FATAL_ERROR }
+    }
+
+    /// Whether it failed in a way that a second try mends, without having done anything: nothing was executed before,
+    /// in or after a first statement whose plan had gone stale.
+    func isRepeatable(after error: ShardError) -> Bool {
+        error.statementIndex == 0 && interruption == nil && error.serverFields?.isStalePreparedStatement == true
+    }
+
+    /// Makes it ready to be submitted again.
+    func reset() {
+        precondition(isOver, "an exchange is repeated that is not over")
+        (steps, results, failure, isOver) = ([], [], nil, false)
     }
 
     /// What the caller of an interrupted exchange is told when the server obeyed.

@@ -45,7 +45,9 @@ final class LibPQHandle: @unchecked Sendable {
 
     /// Takes the next result if it is there. `PQgetResult` waits for the server unless `PQisBusy` has just said no, so
     /// nothing else calls it.
-    func takeResult() -> Taken {
+    ///
+    /// - Parameter inSingleRows: the next statement to be answered is one whose rows are to come one by one.
+    func takeResult(inSingleRows: Bool = false) -> Taken {
         var isAfterNull = false
         while PQisBusy(pointer) == 0 {
             if let result = PQgetResult(pointer) {
@@ -57,6 +59,11 @@ final class LibPQHandle: @unchecked Sendable {
             // In a pipeline one null ends the results of each statement.
             guard !isAfterNull else { return .disorder }
             isAfterNull = true
+            // Now is the time: the answers before have been taken, and `PQisBusy` has not looked at the next one yet.
+            // After an error there will be no rows.
+            if inSingleRows, PQpipelineStatus(pointer) == PQ_PIPELINE_ON, PQsetSingleRowMode(pointer) != 1 {
+                return .disorder
+            }
         }
         return .nothing
     }

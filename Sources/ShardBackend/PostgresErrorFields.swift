@@ -5,9 +5,11 @@ import TransactionCore
 ///
 /// Source: PostgreSQL documentation, "Error and Notice Message Fields".
 public struct PostgresErrorFields: Hashable, Sendable {
-    /// What a field says; the raw value is its letter in the wire protocol.
+    /// What a field says, in PostgreSQL's order; the raw value is its letter in the wire protocol.
     public enum Field: UInt8, CaseIterable, Sendable {
-        /// Not translated, unlike the protocol's `S`.
+        /// Translated to the server's language.
+        case localizedSeverity = 0x53
+        /// Never translated.
         case severity = 0x56
         case sqlState = 0x43
         case message = 0x4D
@@ -44,6 +46,11 @@ public struct PostgresErrorFields: Hashable, Sendable {
 
     /// The value of a field, nil when the server did not send it.
     public subscript(field: Field) -> String? { fields[field] }
+
+    /// Every field that the server sent, as it was and in PostgreSQL's order, to be passed on.
+    public var all: [(field: Field, value: String)] {
+        Field.allCases.compactMap { field in fields[field].map { (field, $0) } }
+    }
 
     /// ERROR, FATAL or PANIC; of a notice WARNING, NOTICE, DEBUG, INFO or LOG.
     public var severity: String { fields[.severity] ?? "ERROR" }

@@ -1,9 +1,20 @@
 import CLibPQ
+import Glibc
 
 /// The rows a statement returned, and what the server said about it.
 ///
-/// The rows stay where libpq put them; values are decoded as they are read.
+/// The rows stay where libpq put them; values are decoded as they are read, or passed on as they are by
+/// ``withRawRows(_:)``.
 public struct SQLResult: Sendable {
+    /// What kind of statement it is the result of.
+    public enum Kind: Sendable {
+        /// One that returns rows, even if none or without any column.
+        case rows
+        case command
+        /// A text without a statement.
+        case emptyQuery
+    }
+
     /// Owns a libpq result, which nothing changes any more, so any thread may read it.
     final class Storage: @unchecked Sendable {
         let pointer: OpaquePointer
@@ -25,11 +36,22 @@ public struct SQLResult: Sendable {
         storage = Storage(pointer)
     }
 
+    public var kind: Kind {
+        switch PQresultStatus(storage.pointer) {
+        case PGRES_TUPLES_OK, PGRES_SINGLE_TUPLE: .rows
+        case PGRES_EMPTY_QUERY: .emptyQuery
+        default: .command
+        }
+    }
+
     public var columnCount: Int { storage.columnCount }
 
     public var columnNames: [String] {
         (0..<columnCount).map { String(cString: PQfname(storage.pointer, Int32($0))) }
     }
+
+    /// What the server says about the columns; made anew at each call.
+    public var fields: [ResultField] { ResultField.all(of: storage.pointer) }
 
     /// The number of the first column of that name; nil when there is none.
     public func column(named name: String) -> Int? {
@@ -43,6 +65,32 @@ public struct SQLResult: Sendable {
     ///
     /// A COMMIT in a failed transaction says `ROLLBACK` here and is no error.
     public var commandTag: String { String(cString: PQcmdStatus(storage.pointer)) }
+
+    /// Lends the bytes of ``commandTag``, which are ASCII.
+    public func withCommandTagBytes<Value, Failure: Error>(
+        _ body: (UnsafeRawBufferPointer) throws(Failure) -> Value
+    ) throws(Failure) -> Value {
+        let tag = PQcmdStatus(storage.pointer)
+        defer { withExtendedLifetime(storage) {} }
+        return try body(UnsafeRawBufferPointer(start: tag, count: tag.map { strlen($0) } ?? 0))
+    }
+
+    /// Lends the values of all rows as the server sent them.
+    public func withRawRows<Value, Failure: Error>(
+        _ body: (borrowing RawRows) throws(Failure) -> Value
+    ) throws(Failure) -> Value {
+        defer { withExtendedLifetime(storage) {} }
+        return try withUnsafePointer(to: storage.pointer) { (pointer) throws(Failure) in
+            try body(RawRows(rowsOf: pointer))
+        }
+    }
+
+    /// Lends one value as the server sent it, nil for NULL; for many, ``withRawRows(_:)`` costs less.
+    public func withBytes<Value, Failure: Error>(
+        row: Int, column: Int, _ body: (UnsafeRawBufferPointer?) throws(Failure) -> Value
+    ) throws(Failure) -> Value {
+        try withRawRows { (rows) throws(Failure) in try body(rows[row, column]) }
+    }
 }
 
 extension SQLResult: RandomAccessCollection {
@@ -51,7 +99,7 @@ extension SQLResult: RandomAccessCollection {
 
     public subscript(row: Int) -> SQLRow {
         precondition(indices.contains(row), "row \(row) of a result of \(count) rows")
-        return SQLRow(storage: storage, row: Int32(row))
+        return SQLRow(owner: storage, result: storage.pointer, row: Int32(row))
     }
 }
 
@@ -59,76 +107,93 @@ extension SQLResult: RandomAccessCollection {
 ///
 /// Columns are numbered from 0. The accessors throw ``ShardError/Kind/decoding`` when there is no such column, when the
 /// value is NULL (ask ``isNull(_:)`` first where it may be), or when it is not what it is read as.
-public struct SQLRow: Sendable {
-    let storage: SQLResult.Storage
-    let row: Int32
+public struct SQLRow: @unchecked Sendable {
+    /// Frees the result, which nothing changes any more, so any thread may read it.
+    private let owner: AnyObject
+    private let result: OpaquePointer
+    private let row: Int32
 
-    public var columnCount: Int { storage.columnCount }
+    init(owner: AnyObject, result: OpaquePointer, row: Int32) {
+        self.owner = owner
+        self.result = result
+        self.row = row
+    }
+
+    public var columnCount: Int { Int(PQnfields(result)) }
 
     public func isNull(_ column: Int) throws(ShardError) -> Bool {
+        defer { withExtendedLifetime(owner) {} }
         try check(column)
-        return PQgetisnull(storage.pointer, row, Int32(column)) == 1
+        return PQgetisnull(result, row, Int32(column)) == 1
     }
 
     /// The value of a `smallint`, `integer`, `bigint` or `oid`, or any type's text that is a number.
     public func int64(_ column: Int) throws(ShardError) -> Int64 {
-        let value = try value(column)
-        if let number = value.isText ? value.decimal : value.integer { return number }
-        throw unexpected(column, "an integer")
+        try read(column, as: "an integer") { $0.isText ? $0.decimal : $0.integer }
     }
 
     /// The value of a `real`, `double precision` or integer, or any type's text that is a number.
     public func double(_ column: Int) throws(ShardError) -> Double {
-        let value = try value(column)
-        if let number = value.isText ? Double(value.string) : value.floatingPoint { return number }
-        throw unexpected(column, "a number")
+        try read(column, as: "a number") { $0.isText ? Double($0.string) : $0.floatingPoint }
     }
 
     /// The value of a `boolean`.
     public func bool(_ column: Int) throws(ShardError) -> Bool {
-        let value = try value(column)
-        guard value.type == .bool, let byte = value.bytes.first else { throw unexpected(column, "a boolean") }
-        return byte == 1 || byte == UInt8(ascii: "t")
+        try read(column, as: "a boolean") { value in
+            guard value.type == .bool, let byte = value.bytes.first else { return nil }
+            return byte == 1 || byte == UInt8(ascii: "t")
+        }
     }
 
     /// Any value in text format, and in binary format that of a type made of characters, an integer or a boolean.
     public func text(_ column: Int) throws(ShardError) -> String {
-        let value = try value(column)
-        if value.isText || value.type?.isCharacters == true { return value.string }
-        if let number = value.integer { return String(number) }
-        if value.type == .bool { return value.bytes.first == 1 ? "t" : "f" }
-        throw unexpected(column, "text")
+        try read(column, as: "text") { value in
+            if value.isText || value.type?.isCharacters == true { return value.string }
+            if let number = value.integer { return String(number) }
+            return value.type == .bool ? (value.bytes.first == 1 ? "t" : "f") : nil
+        }
     }
 
     /// The bytes of a `bytea` in either format; of any other type as the server sent them.
     public func bytes(_ column: Int) throws(ShardError) -> [UInt8] {
-        let value = try value(column)
-        guard value.isText, value.type == .bytea else { return Array(value.bytes) }
-        if let bytes = value.hexadecimal { return bytes }
-        throw unexpected(column, "hexadecimal bytes")
-    }
-
-    private func check(_ column: Int) throws(ShardError) {
-        guard column >= 0, column < storage.columnCount else {
-            throw ShardError(.decoding, "there is no column \(column) in a row of \(storage.columnCount)")
+        try read(column, as: "hexadecimal bytes") { value in
+            value.isText && value.type == .bytea ? value.hexadecimal : Array(value.bytes)
         }
     }
 
-    private func value(_ column: Int) throws(ShardError) -> SQLValue {
-        guard try !isNull(column) else { throw unexpected(column, "not null") }
+    /// Lends a value as the server sent it, nil for NULL. There must be such a column.
+    public func withBytes<Value, Failure: Error>(
+        _ column: Int, _ body: (UnsafeRawBufferPointer?) throws(Failure) -> Value
+    ) throws(Failure) -> Value {
+        precondition(column >= 0 && column < columnCount, "column \(column) of \(columnCount)")
+        defer { withExtendedLifetime(owner) {} }
+        return try body(rawValue(result, row, Int32(column)))
+    }
+
+    private func check(_ column: Int) throws(ShardError) {
+        guard column >= 0, column < columnCount else {
+            throw ShardError(.decoding, "there is no column \(column) in a row of \(columnCount)")
+        }
+    }
+
+    private func read<Value>(
+        _ column: Int, as expected: String, _ decode: (SQLValue) -> Value?
+    ) throws(ShardError) -> Value {
+        defer { withExtendedLifetime(owner) {} }
+        try check(column)
         let number = Int32(column)
-        return SQLValue(
-            type: SQLValue.PostgresType(rawValue: PQftype(storage.pointer, number)),
-            isText: PQfformat(storage.pointer, number) == 0,
-            bytes: UnsafeRawBufferPointer(
-                start: PQgetvalue(storage.pointer, row, number),
-                count: Int(PQgetlength(storage.pointer, row, number))))
+        guard let bytes = rawValue(result, row, number) else { throw unexpected(column, "not null") }
+        let value = SQLValue(
+            type: SQLValue.PostgresType(rawValue: PQftype(result, number)),
+            isText: PQfformat(result, number) == 0, bytes: bytes)
+        guard let decoded = decode(value) else { throw unexpected(column, expected) }
+        return decoded
     }
 
     /// The value itself stays out of the message: it may be a secret.
     private func unexpected(_ column: Int, _ expected: String) -> ShardError {
-        let name = String(cString: PQfname(storage.pointer, Int32(column)))
-        let type = PQftype(storage.pointer, Int32(column))
+        let name = String(cString: PQfname(result, Int32(column)))
+        let type = PQftype(result, Int32(column))
         return ShardError(.decoding, "column \(column) \"\(name)\" of type \(type) is not \(expected)")
     }
 }

@@ -1,53 +1,82 @@
-/// The rows of one statement, as they arrive; see ``ShardConnection/stream(_:deadline:)``. To be iterated once.
+import CLibPQ
+
+/// The rows of one statement, as they arrive; see ``ShardConnection/stream(_:after:deadline:)``. To be read once,
+/// either row by row or in batches.
 public struct SQLRowStream: AsyncSequence, Sendable {
     public typealias Element = SQLRow
     public typealias Failure = ShardError
 
     let source: SessionSource
 
+    /// The rows that have arrived, once there are any; nil after the batch that has a command tag.
+    ///
+    /// Every stream that succeeds ends with such a batch, be it without rows. An error comes after the rows that the
+    /// server had sent before it.
+    public func nextBatch() async throws(ShardError) -> SQLRowBatch? {
+        try await source.connection.nextRows(of: source.exchange)
+    }
+
     public struct AsyncIterator: AsyncIteratorProtocol {
-        fileprivate let source: SessionSource
-        fileprivate var batch: ArraySlice<SQLRow> = []
+        fileprivate let stream: SQLRowStream
+        fileprivate var batch: SQLRowBatch?
+        fileprivate var position = 0
 
         public mutating func next() async throws(ShardError) -> SQLRow? {
             try await next(isolation: nil)
         }
 
         public mutating func next(isolation actor: isolated (any Actor)?) async throws(ShardError) -> SQLRow? {
-            if batch.isEmpty {
-                guard let rows = try await source.connection.nextRows(of: source.exchange) else { return nil }
-                batch = rows[...]
+            while true {
+                if let batch, position < batch.count {
+                    defer { position += 1 }
+                    return batch[position]
+                }
+                // Before the next one is asked for: the last rows handed out need not be kept meanwhile.
+                batch = nil
+                guard let next = try await stream.nextBatch() else { return nil }
+                (batch, position) = (next, 0)
             }
-            return batch.popFirst()
         }
     }
 
-    public func makeAsyncIterator() -> AsyncIterator { AsyncIterator(source: source) }
+    public func makeAsyncIterator() -> AsyncIterator { AsyncIterator(stream: self) }
 }
 
-/// The data of one COPY TO STDOUT, as it arrives; see ``ShardConnection/copyOut(_:deadline:)``. To be iterated once.
-public struct CopyOutStream: AsyncSequence, Sendable {
-    public typealias Element = [UInt8]
-    public typealias Failure = ShardError
+/// Some rows of a stream, where libpq put them. A row keeps its whole batch in memory.
+public struct SQLRowBatch: Sendable {
+    /// Owns libpq results of one row each. Filled before anyone else sees it, and not changed any more.
+    final class Storage: @unchecked Sendable {
+        var results: [OpaquePointer] = []
 
-    let source: SessionSource
-
-    public struct AsyncIterator: AsyncIteratorProtocol {
-        fileprivate let source: SessionSource
-        fileprivate var batch: ArraySlice<[UInt8]> = []
-
-        public mutating func next() async throws(ShardError) -> [UInt8]? {
-            try await next(isolation: nil)
-        }
-
-        public mutating func next(isolation actor: isolated (any Actor)?) async throws(ShardError) -> [UInt8]? {
-            if batch.isEmpty {
-                guard let chunks = try await source.connection.nextChunks(of: source.exchange) else { return nil }
-                batch = chunks[...]
-            }
-            return batch.popFirst()
+        deinit {
+            for result in results { PQclear(result) }
         }
     }
 
-    public func makeAsyncIterator() -> AsyncIterator { AsyncIterator(source: source) }
+    let storage: Storage
+    /// The result without rows that ends the stream, with the command tag; nil while more rows may come.
+    public let ending: SQLResult?
+
+    /// What the server says about the columns, the same in every batch; made anew at each call.
+    public var fields: [ResultField] {
+        storage.results.first.map { ResultField.all(of: $0) } ?? ending?.fields ?? []
+    }
+
+    /// What PostgreSQL calls the statement, like `SELECT 5`; nil while more rows may come.
+    public var commandTag: String? { ending?.commandTag }
+
+    /// Lends the values of all rows as the server sent them.
+    public func withRawRows<Value, Failure: Error>(
+        _ body: (borrowing RawRows) throws(Failure) -> Value
+    ) throws(Failure) -> Value {
+        defer { withExtendedLifetime(storage) {} }
+        return try storage.results.withUnsafeBufferPointer { (results) throws(Failure) in try body(RawRows(results)) }
+    }
+}
+
+extension SQLRowBatch: RandomAccessCollection {
+    public var startIndex: Int { 0 }
+    public var endIndex: Int { storage.results.count }
+
+    public subscript(row: Int) -> SQLRow { SQLRow(owner: storage, result: storage.results[row], row: 0) }
 }

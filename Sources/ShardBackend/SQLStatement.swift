@@ -9,6 +9,9 @@ public struct SQLStatement: Sendable {
     /// The text, with `$1`, `$2`, … for parameters.
     public var text: String
     public var parameters: [SQLParameter]
+    /// The OIDs of the parameters' types, as far as they are declared; the server infers the others, and those that
+    /// are 0.
+    public var parameterTypes: [UInt32]
     /// The connection has the server parse the text once and names it from then on. False is for texts that are used
     /// once.
     public var isPrepared: Bool
@@ -16,10 +19,12 @@ public struct SQLStatement: Sendable {
     public var resultFormat: Format
 
     public init(
-        _ text: String, _ parameters: [SQLParameter] = [], isPrepared: Bool = true, resultFormat: Format = .binary
+        _ text: String, _ parameters: [SQLParameter] = [], parameterTypes: [UInt32] = [], isPrepared: Bool = true,
+        resultFormat: Format = .binary
     ) {
         self.text = text
         self.parameters = parameters
+        self.parameterTypes = parameterTypes
         self.isPrepared = isPrepared
         self.resultFormat = resultFormat
     }
@@ -40,7 +45,8 @@ extension SQLStatement: CustomStringConvertible {
 /// The value of a parameter.
 ///
 /// The server infers each parameter's type from its place in the statement, so one text is one prepared statement
-/// whatever the values are. Write `$1::bigint` where the place leaves the type open, as in `SELECT $1`.
+/// whatever the values are. Write `$1::bigint` where the place leaves the type open, as in `SELECT $1`, or declare it
+/// in ``SQLStatement/parameterTypes``.
 public enum SQLParameter: Hashable, Sendable {
     case null
     /// A value of any type, written as in an SQL literal. It can't hold a NUL character, as no text in PostgreSQL can.

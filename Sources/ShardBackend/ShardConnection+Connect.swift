@@ -82,7 +82,9 @@ extension ShardConnection {
             { argument, result in
                 guard let argument else { return }
                 let connection = Unmanaged<ShardConnection>.fromOpaque(argument).takeUnretainedValue()
-                connection.handlers.notice(PostgresErrorFields(result))
+                // libpq runs on the connection's loop only.
+                let fields = PostgresErrorFields(result)
+                connection.assumeIsolated { $0.noticeHandler(fields) }
             }, Unmanaged.passUnretained(self).toOpaque())
     }
 

@@ -14,16 +14,7 @@ extension ShardConnection {
         _ statements: [SQLStatement], deadline: ContinuousClock.Instant? = nil
     ) async throws(ShardError) -> [SQLResult] {
         for (index, statement) in statements.enumerated() { try statement.check(index: index) }
-        let isFirstWork = transactionStatus == .idle
-        do {
-            return try await perform(.pipeline(statements), deadline: deadline)
-        } catch {
-            // Nothing was executed before, in or after the statement whose plan had gone stale.
-            guard isFirstWork, error.statementIndex == 0, error.serverFields?.isStalePreparedStatement == true else {
-                throw error
-            }
-            return try await perform(.pipeline(statements), deadline: deadline)
-        }
+        return try await performTwiceIfStale(Exchange(.pipeline(statements), deadline: deadline))
     }
 
     /// Runs one statement; see ``run(_:deadline:)``.
@@ -45,6 +36,23 @@ extension ShardConnection {
         return try await perform(.script(text), deadline: deadline)
     }
 
+    /// Asks what a statement takes and returns, without running it: one round trip, or none when it was described
+    /// before and is still prepared.
+    ///
+    /// Values of parameters are not needed. After a change of the schema the answer may be an old one, until running
+    /// the statement has failed for that reason.
+    public func describe(
+        _ statement: SQLStatement, deadline: ContinuousClock.Instant? = nil
+    ) async throws(ShardError) -> StatementDescription {
+        try statement.checkDeclaration()
+        let key = StatementCache.Key(statement, appliedSettings: appliedSettings)
+        if statement.isPrepared, let description = statements.description(of: key) { return description }
+        let exchange = Exchange(.description(statement), deadline: deadline)
+        let description = StatementDescription(try await performTwiceIfStale(exchange)[0])
+        statements.described(exchange.key(of: statement), description)
+        return description
+    }
+
     /// Tells the server to stop what it is doing for this connection; its caller gets ``ShardError/Kind/cancelled``.
     public func cancel() {
         if let front = inFlight.first { interrupt(front, .cancelled) }
@@ -55,6 +63,17 @@ extension ShardConnection {
         _ request: Exchange.Request, deadline: ContinuousClock.Instant?
     ) async throws(ShardError) -> [SQLResult] {
         try await perform(Exchange(request, deadline: deadline))
+    }
+
+    private func performTwiceIfStale(_ exchange: Exchange) async throws(ShardError) -> [SQLResult] {
+        let isFirstWork = transactionStatus == .idle
+        do {
+            return try await perform(exchange)
+        } catch {
+            guard isFirstWork, exchange.isRepeatable(after: error) else { throw error }
+            exchange.reset()
+            return try await perform(exchange)
+        }
     }
 
     func perform(_ exchange: Exchange) async throws(ShardError) -> [SQLResult] {
@@ -82,19 +101,24 @@ extension ShardConnection {
             return over(exchange, .failure(ShardError(interruption, Exchange.message(of: interruption))))
         }
         if let deadline = exchange.deadline { armTimer(at: deadline) }
+        exchange.appliedSettings = appliedSettings
         waiting.append(exchange)
         sendWaiting()
     }
 
     /// Sends what is at the front of the line as far as that may be sent now.
     func sendWaiting() {
-        while let exchange = waiting.first, maySend(exchange) {
-            if exchange.isPipeline { deallocateDiscarded() }
-            guard let handle else { return }
+        while let exchange = waiting.first {
+            deallocateDiscarded()
+            guard let handle, maySend(exchange) else { return }
             waiting.removeFirst()
             inFlight.append(exchange)
             switch exchange.request {
             case .pipeline(let statements): sendPipeline(statements, of: exchange, handle)
+            case .description(let statement): sendDescription(of: statement, for: exchange, handle)
+            case .stream(let statements):
+                sendPipeline(statements, of: exchange, handle)
+                exchange.resume(with: .success([]))
             case .script(let text):
                 guard handle.setPipelineMode(false), PQsendQuery(handle.pointer, text) == 1 else {
                     return lost(handle)
@@ -106,14 +130,14 @@ extension ShardConnection {
     }
 
     private func maySend(_ exchange: Exchange) -> Bool {
-        guard !isCancelUnderWay else { return false }
+        guard !isCancelUnderWay, interruptedCount == 0 else { return false }
         guard let last = inFlight.last else { return true }
         return exchange.isPipeline && last.isPipeline
     }
 
     /// Has the server forget statements that gave way to others, in a pipeline of its own whose outcome nobody minds.
     private func deallocateDiscarded() {
-        guard !discardedNames.isEmpty, inFlight.isEmpty, let handle,
+        guard !discardedNames.isEmpty, !isCancelUnderWay, inFlight.isEmpty, let handle,
             PQtransactionStatus(handle.pointer) == PQTRANS_IDLE
         else { return }
         let deallocations = discardedNames.map { SQLStatement("DEALLOCATE \($0)", isPrepared: false) }
@@ -121,6 +145,23 @@ extension ShardConnection {
         let exchange = Exchange(.pipeline(deallocations), deadline: nil)
         inFlight.append(exchange)
         sendPipeline(deallocations, of: exchange, handle)
+    }
+
+    private func sendDescription(of statement: SQLStatement, for exchange: Exchange, _ handle: LibPQHandle) {
+        guard handle.setPipelineMode(true) else { return lost(handle) }
+        var name = ""
+        switch use(statement, of: exchange) {
+        case .execute(let known): name = known
+        case .prepare(let new, let evicted):
+            if let evicted { discardedNames.append(evicted) }
+            name = new
+            fallthrough
+        case .sendUnnamed:
+            guard prepare(statement, 0, as: name, of: exchange, handle.pointer) else { return lost(handle) }
+        }
+        exchange.steps.append(Exchange.Step(statement: 0, parsedName: nil))
+        guard PQsendDescribePrepared(handle.pointer, name) == 1 else { return lost(handle) }
+        sync(exchange, handle)
     }
 
     private func sendPipeline(_ statements: [SQLStatement], of exchange: Exchange, _ handle: LibPQHandle) {
@@ -131,22 +172,41 @@ extension ShardConnection {
         for (index, statement) in statements.enumerated() {
             guard send(statement, index, of: exchange, connection) else { return lost(handle) }
         }
+        sync(exchange, handle)
+    }
+
+    /// Ends what is sent for `exchange`.
+    private func sync(_ exchange: Exchange, _ handle: LibPQHandle) {
         exchange.steps.reverse()
-        guard PQpipelineSync(connection) == 1 else { return lost(handle) }
+        // Further back in the pipeline, libpq can be told only when the answers before have been taken.
+        if exchange.isBeforeStreamedRows, PQsetSingleRowMode(handle.pointer) != 1 { return lost(handle) }
+        guard PQpipelineSync(handle.pointer) == 1 else { return lost(handle) }
         flush(handle)
+    }
+
+    private func use(_ statement: SQLStatement, of exchange: Exchange) -> StatementCache.Action {
+        guard statement.isPrepared else { return .sendUnnamed }
+        return statements.use(exchange.key(of: statement))
+    }
+
+    private func prepare(
+        _ statement: SQLStatement, _ index: Int, as name: String, of exchange: Exchange, _ connection: OpaquePointer
+    ) -> Bool {
+        let types = statement.parameterTypes
+        exchange.steps.append(Exchange.Step(statement: index, parsedName: name))
+        return PQsendPrepare(connection, name, statement.text, Int32(types.count), types.isEmpty ? nil : types) == 1
     }
 
     private func send(
         _ statement: SQLStatement, _ index: Int, of exchange: Exchange, _ connection: OpaquePointer
     ) -> Bool {
         var preparedName: String?
-        switch statement.isPrepared ? self.statements.use(statement.text) : .sendUnnamed {
+        switch use(statement, of: exchange) {
         case .sendUnnamed: break
         case .execute(let name): preparedName = name
         case .prepare(let name, let evicted):
             if let evicted { discardedNames.append(evicted) }
-            guard PQsendPrepare(connection, name, statement.text, 0, nil) == 1 else { return false }
-            exchange.steps.append(Exchange.Step(statement: index, parsedName: name))
+            guard prepare(statement, index, as: name, of: exchange, connection) else { return false }
             preparedName = name
         }
         exchange.steps.append(Exchange.Step(statement: index, parsedName: nil))
@@ -157,8 +217,8 @@ extension ShardConnection {
                     statement.resultFormat.rawValue)
             } else {
                 PQsendQueryParams(
-                    connection, statement.text, arrays.count, nil, arrays.values, arrays.lengths, arrays.formats,
-                    statement.resultFormat.rawValue)
+                    connection, statement.text, arrays.count, statement.paddedParameterTypes, arrays.values,
+                    arrays.lengths, arrays.formats, statement.resultFormat.rawValue)
             }
         } == 1
     }
@@ -207,6 +267,7 @@ extension ShardConnection {
             return over(exchange, .failure(ShardError(reason, Exchange.message(of: reason))))
         }
         guard inFlight.contains(where: { $0 === exchange }) else { return }
+        interruptedCount += 1
         if cancelExpiry == nil { startGrace() }
         if exchange.isSession { abandon(exchange) }
         // A cancel request stops whatever runs; it has to wait until that is this exchange.
@@ -217,13 +278,31 @@ extension ShardConnection {
 extension SQLStatement {
     /// What libpq would cut off or refuse must not reach it.
     func check(index: Int) throws(ShardError) {
-        try Self.check(text: text, index: index)
+        try checkDeclaration(index: index)
         guard parameters.count <= Int(UInt16.max) else {
             throw ShardError(.invalidUse, "a statement has at most 65535 parameters", statementIndex: index)
+        }
+        guard parameterTypes.count <= parameters.count else {
+            throw ShardError(
+                .invalidUse, "\(parameterTypes.count) types are declared for \(parameters.count) parameters",
+                statementIndex: index)
         }
         for case .text(let value) in parameters where value.utf8.contains(0) {
             throw ShardError(.invalidUse, "text can't hold a NUL character", statementIndex: index)
         }
+    }
+
+    func checkDeclaration(index: Int? = nil) throws(ShardError) {
+        try Self.check(text: text, index: index)
+        guard parameterTypes.count <= Int(UInt16.max) else {
+            throw ShardError(.invalidUse, "a statement has at most 65535 parameters", statementIndex: index)
+        }
+    }
+
+    /// One type for each parameter, as libpq takes them; nil when none is declared.
+    fileprivate var paddedParameterTypes: [UInt32]? {
+        guard !parameterTypes.isEmpty else { return nil }
+        return parameterTypes + Array(repeating: 0, count: parameters.count - parameterTypes.count)
     }
 
     static func check(text: String, index: Int? = nil) throws(ShardError) {

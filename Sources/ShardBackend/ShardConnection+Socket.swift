@@ -62,7 +62,7 @@ extension ShardConnection: ReadinessHandler {
     func takeResults(_ handle: LibPQHandle) {
         while let front = inFlight.first, isOpen {
             if front.isSession, front.failure == nil { return resumeSessionWaiter() }
-            switch handle.takeResult() {
+            switch handle.takeResult(inSingleRows: front.isBeforeStreamedRows) {
             case .nothing: return
             case .end: finish(front)
             case .disorder: lost(handle)
@@ -73,10 +73,13 @@ extension ShardConnection: ReadinessHandler {
     }
 
     /// Returns whether to go on taking results.
-    private func take(_ result: OpaquePointer, of exchange: Exchange, _ handle: LibPQHandle) -> Bool {
+    func take(_ result: OpaquePointer, of exchange: Exchange, _ handle: LibPQHandle) -> Bool {
         switch exchange.request {
-        case .pipeline(let statements):
+        case .pipeline(let statements), .stream(let statements):
             takePipelineResult(result, of: exchange, statements)
+            return true
+        case .description(let statement):
+            takePipelineResult(result, of: exchange, [statement])
             return true
         case .script: return takeScriptResult(result, of: exchange, handle)
         case .session: return drop(result, of: exchange, handle)
@@ -84,6 +87,8 @@ extension ShardConnection: ReadinessHandler {
     }
 
     private func takePipelineResult(_ result: OpaquePointer, of exchange: Exchange, _ statements: [SQLStatement]) {
+        // A row whose owner no longer wants it.
+        guard PQresultStatus(result) != PGRES_SINGLE_TUPLE else { return PQclear(result) }
         guard let step = exchange.steps.popLast() else {
             PQclear(result)
             return end(ShardError(.connectionLost, "the server answered more than it was asked"))
@@ -97,10 +102,10 @@ extension ShardConnection: ReadinessHandler {
     ) {
         switch status {
         case PGRES_FATAL_ERROR, PGRES_PIPELINE_ABORTED:
-            if let name = step.parsedName { statements.notPrepared(statement.text, as: name) }
+            if let name = step.parsedName { statements.notPrepared(exchange.key(of: statement), as: name) }
             guard status == PGRES_FATAL_ERROR else { return PQclear(result) }
             let fields = take(errorOf: result, of: exchange, statementIndex: step.statement)
-            if fields?.isStalePreparedStatement == true, let name = statements.forget(statement.text) {
+            if fields?.isStalePreparedStatement == true, let name = statements.forget(exchange.key(of: statement)) {
                 discardedNames.append(name)
             }
         case PGRES_COPY_IN, PGRES_COPY_OUT, PGRES_COPY_BOTH:
@@ -109,7 +114,7 @@ extension ShardConnection: ReadinessHandler {
             end(ShardError(.connectionLost, "COPY can't be run in a pipeline"))
         default:
             if let name = step.parsedName {
-                statements.prepared(statement.text, as: name)
+                statements.prepared(exchange.key(of: statement), as: name)
                 PQclear(result)
             } else {
                 exchange.results.append(SQLResult(owning: result))
@@ -138,7 +143,7 @@ extension ShardConnection: ReadinessHandler {
     private func drop(_ result: OpaquePointer, of exchange: Exchange, _ handle: LibPQHandle) -> Bool {
         let status = PQresultStatus(result)
         guard status != PGRES_FATAL_ERROR else {
-            take(errorOf: result, of: exchange, statementIndex: nil)
+            take(errorOf: result, of: exchange, statementIndex: 0)
             return true
         }
         PQclear(result)
@@ -174,6 +179,7 @@ extension ShardConnection: ReadinessHandler {
     /// The exchange in front has its whole answer.
     func finish(_ exchange: Exchange) {
         inFlight.removeFirst()
+        if exchange.interruption != nil { interruptedCount -= 1 }
         defer { if exchange.isSession { resumeSessionWaiter() } }
         if let failure = exchange.failure {
             over(exchange, .failure(exchange.explain(failure)))

@@ -57,6 +57,13 @@ public actor ShardConnection {
     public nonisolated let loop: EventLoop
     let settings: ConnectionSettings
     nonisolated let handlers: Handlers
+    /// Where notices go now.
+    var noticeHandler: @Sendable (PostgresErrorFields) -> Void
+    /// What the holder of the connection noted of the settings that it gave the session; 0 at first.
+    ///
+    /// Statements prepared under one value are not used under another, since the server reads literals such as dates
+    /// when it parses a statement.
+    public private(set) var appliedSettings: UInt64 = 0
 
     var phase: Phase
     /// Sent and not answered, oldest first. Either pipelines, or one exchange of another kind.
@@ -74,6 +81,9 @@ public actor ShardConnection {
     var sessionWaiter: UnsafeContinuation<Void, Never>?
     /// A cancel request is under way; nothing may be sent, because it would be cancelled instead.
     var isCancelUnderWay = false
+    /// How many of those in flight are to be stopped. Until there is none nothing may be sent, because it would be
+    /// cancelled instead, should the server have finished them by the time that it is told.
+    var interruptedCount = 0
     /// When to give up on a server that was told to stop.
     var cancelExpiry: ContinuousClock.Instant?
     var timer: (id: TimerQueue.ID, deadline: ContinuousClock.Instant)?
@@ -84,6 +94,7 @@ public actor ShardConnection {
         self.settings = settings
         self.loop = loop
         self.handlers = handlers
+        noticeHandler = handlers.notice
         statements = StatementCache(capacity: settings.preparedStatementsMax)
         phase = .closed(ShardError(.closed, "the connection has not been opened"))
     }
@@ -124,6 +135,22 @@ public actor ShardConnection {
     /// A setting that the server reports on its own, such as `server_version`, `TimeZone` or `in_hot_standby`.
     public func parameterStatus(_ name: String) -> String? {
         handle.flatMap { PQparameterStatus($0.pointer, name) }.map { String(cString: $0) }
+    }
+
+    // MARK: The holder's
+
+    /// Notes what settings the session has, for whoever holds the connection next; see ``appliedSettings``. It is up to
+    /// the holder what the value stands for, and to note it after a rollback that took settings back.
+    public func setAppliedSettings(_ fingerprint: UInt64) {
+        appliedSettings = fingerprint
+    }
+
+    /// Sends notices elsewhere; nil is ``Handlers/notice``, where they go again when a pool gets the connection back.
+    ///
+    /// The handler is called on the loop before the result is seen that the notice belongs to. It must not use the
+    /// connection.
+    public func setNoticeHandler(_ handler: (@Sendable (PostgresErrorFields) -> Void)?) {
+        noticeHandler = handler ?? handlers.notice
     }
 
     // MARK: End

@@ -19,8 +19,8 @@ import TransactionCore
     @Test("the least recently used statement gives way, but never one whose answer is still to come")
     func eviction() {
         var cache = StatementCache(capacity: 2)
-        for (text, name) in [("a", "meridian_1"), ("b", "meridian_2")] {
-            #expect(cache.use(text) == .prepare(name: name, evicted: nil))
+        for (key, name) in [("a" as StatementCache.Key, "meridian_1"), ("b", "meridian_2")] {
+            #expect(cache.use(key) == .prepare(name: name, evicted: nil))
         }
         #expect(cache.use("c") == .sendUnnamed)
         cache.prepared("a", as: "meridian_1")
@@ -39,6 +39,28 @@ import TransactionCore
         #expect(cache.forget("a") == nil)
         cache.prepared("a", as: "meridian_2")
         #expect(cache.forget("a") == "meridian_2")
+    }
+
+    @Test("other types, other settings or other bytes make another statement")
+    func keys() {
+        var cache = StatementCache(capacity: 10)
+        let keys: [StatementCache.Key] = [
+            "a", .init("a", parameterTypes: [23]), .init("a", parameterTypes: [25]), .init("a", appliedSettings: 1),
+            "\u{E9}", "e\u{301}", "",
+        ]
+        for (index, key) in keys.enumerated() {
+            #expect(cache.use(key) == .prepare(name: "meridian_\(index + 1)", evicted: nil))
+        }
+        for (index, key) in keys.enumerated() {
+            cache.prepared(key, as: "meridian_\(index + 1)")
+            #expect(cache.use(key) == .execute(name: "meridian_\(index + 1)"))
+        }
+    }
+}
+
+extension StatementCache.Key: ExpressibleByStringLiteral {
+    public init(stringLiteral text: String) {
+        self.init(text)
     }
 }
 

@@ -1,3 +1,4 @@
+import Logging
 import ShardBackend
 import Synchronization
 import TestSupport
@@ -82,6 +83,9 @@ import TransactionCore
             #expect(fields.schema == "public" && fields.table == "account")
             #expect(fields.detail == "Failing row contains (2, -5).")
             #expect(fields.routine == "ExecConstraints" && fields.file != nil && fields.line != nil)
+            let letters = fields.all.map { Character(UnicodeScalar($0.field.rawValue)) }
+            #expect(String(letters) == "SVCMDstnFLR", "all that was sent, in PostgreSQL's order")
+            #expect(fields.all.allSatisfy { fields[$0.field] == $0.value })
             #expect(try await second.value[0][0].int64(0) == 0, "the failed pipeline was one transaction")
             let syntax = await expectShardError { _ = try await connection.run(["SELECT 1", "SELECT nonsense"]) }
             #expect(syntax?.serverFields?.position == 8)
@@ -205,6 +209,34 @@ import TransactionCore
             let notification = try #require(received.notifications.withLock { $0.first })
             #expect(notification.channel == "news" && notification.payload == "idle")
             await connection.close()
+        }
+    }
+}
+
+@Suite struct NoticeTests {
+    @Test("notices go where the holder of a connection wants them, and elsewhere when it is given back")
+    func handler() async throws {
+        try await TestCluster.withShards { shards in
+            let loop = try TestLoop.shared()
+            let pool = try ConnectionPool(
+                settings: shards[0].settings, bound: 1, on: loop, label: "test", logger: Logger(label: "test"))
+            let received = Mutex<[PostgresErrorFields]>([])
+            let raise = SQLStatement(
+                "DO $$ BEGIN RAISE WARNING 'seen' USING DETAIL = 'all', HINT = 'of it', ERRCODE = '01ABC'; END $$")
+            for round in 1...3 {
+                let connection = try await pool.lease(deadline: .now + .seconds(30))
+                if round != 2 {
+                    await connection.setNoticeHandler { fields in received.withLock { $0.append(fields) } }
+                }
+                _ = try await connection.run(raise)
+                #expect(received.withLock { $0.count } == (round + 1) / 2)
+                await pool.giveBack(connection)
+            }
+            let fields = try #require(received.withLock { $0.first })
+            #expect(fields.severity == "WARNING" && fields[.localizedSeverity] == "WARNING")
+            #expect(fields.message == "seen" && fields.detail == "all" && fields.hint == "of it")
+            #expect(fields.sqlState.rawValue == "01ABC" && fields.context?.isEmpty == false)
+            await pool.close()
         }
     }
 }

@@ -1,0 +1,50 @@
+import CLibPQ
+
+extension ShardConnection {
+    /// Runs a statement and hands out its rows as they arrive, however many there are, in little memory.
+    ///
+    /// Rows are read from the socket only as they are consumed. The connection serves nothing else until the stream is
+    /// read to its end or dropped; dropping it early, ``cancel()``, or cancelling the task, stops the statement on the
+    /// server.
+    ///
+    /// - Parameter prefix: statements that are run before it in the same pipeline, such as BEGIN; their results are
+    ///   dropped, and their errors are the stream's.
+    /// - Returns: the rows; what may go wrong on the server is thrown when they are read. The
+    ///   ``ShardError/statementIndex`` counts the prefix too.
+    public func stream(
+        _ statement: SQLStatement, after prefix: [SQLStatement] = [], deadline: ContinuousClock.Instant? = nil
+    ) async throws(ShardError) -> SQLRowStream {
+        let statements = prefix + [statement]
+        for (index, statement) in statements.enumerated() { try statement.check(index: index) }
+        let exchange = Exchange(.stream(statements), deadline: deadline)
+        exchange.isFirstWork = transactionStatus == .idle
+        _ = try await perform(exchange)
+        return SQLRowStream(source: SessionSource(connection: self, exchange: exchange))
+    }
+
+    /// The next rows of a stream, with the last of them how the statement ended; nil after that.
+    func nextRows(of exchange: Exchange) async throws(ShardError) -> SQLRowBatch? {
+        let rows = SQLRowBatch.Storage()
+        do throws(ShardError) {
+            while let result = try await nextResult(of: exchange) {
+                rows.results.append(result)
+                exchange.isFirstWork = false
+                let isRestOnItsWay = handle.map { PQisBusy($0.pointer) } == 1
+                if isRestOnItsWay || rows.results.count >= Exchange.rowsPerBatchMax {
+                    return SQLRowBatch(storage: rows, ending: nil)
+                }
+            }
+        } catch {
+            // The rows before the error come first; it is thrown to who asks for more.
+            guard rows.results.isEmpty else { return SQLRowBatch(storage: rows, ending: nil) }
+            guard exchange.isFirstWork, exchange.isRepeatable(after: error) else { throw error }
+            exchange.isFirstWork = false
+            exchange.reset()
+            _ = try await perform(exchange)
+            return try await nextRows(of: exchange)
+        }
+        let ending = exchange.results.popLast()
+        exchange.results = []
+        return ending.map { SQLRowBatch(storage: rows, ending: $0) }
+    }
+}
