@@ -91,8 +91,8 @@ final class Exchange: @unchecked Sendable {
         if case .stream = request { status == PGRES_SINGLE_TUPLE } else { status != PGRES_FATAL_ERROR }
     }
 
-    /// Whether it failed in a way that a second try mends, without having done anything: nothing was executed before, in
-    /// or after a first statement whose plan had gone stale.
+    /// Whether it failed in a way that a second try mends, without having done anything: nothing was executed before,
+    /// in or after a first statement whose plan had gone stale.
     func isRepeatable(after error: ShardError) -> Bool {
         error.statementIndex == 0 && interruption == nil && error.serverFields?.isStalePreparedStatement == true
     }

@@ -36,11 +36,11 @@ extension ShardConnection {
         return try await perform(.script(text), deadline: deadline)
     }
 
-    /// Asks what a statement takes and returns, without running it: one round trip, or none when it was described before
-    /// and is still prepared.
+    /// Asks what a statement takes and returns, without running it: one round trip, or none when it was described
+    /// before and is still prepared.
     ///
-    /// Values of parameters are not needed. After a change of the schema the answer may be an old one, until running the
-    /// statement has failed for that reason.
+    /// Values of parameters are not needed. After a change of the schema the answer may be an old one, until running
+    /// the statement has failed for that reason.
     public func describe(
         _ statement: SQLStatement, deadline: ContinuousClock.Instant? = nil
     ) async throws(ShardError) -> StatementDescription {
