@@ -107,8 +107,8 @@ let package = Package(
         .executableTarget(
             name: "meridian",
             dependencies: [
-                "BankWorkload", "LocalCluster", "ShardBackend", "ShardSchema", "SimulationKit", "SystemClock",
-                "TransactionCore", "TransactionEngine",
+                "BankWorkload", "ClientAuthentication", "Gateway", "LocalCluster", "SQLSessions", "ShardBackend",
+                "ShardSchema", "SimulationKit", "SystemClock", "TransactionCore", "TransactionEngine",
                 .product(name: "ArgumentParser", package: "swift-argument-parser"),
                 .product(name: "Logging", package: "swift-log"),
                 .product(name: "ServiceLifecycle", package: "swift-service-lifecycle"),
@@ -166,9 +166,9 @@ let package = Package(
         .testTarget(
             name: "PostgresIntegrationTests",
             dependencies: [
-                "BankWorkload", "BoundedTime", "LocalCluster", "Placement", "ShardBackend", "ShardSchema",
-                "SystemClock", "TestSupport",
-                "TransactionCore", "TransactionEngine", "TwoPhaseCommit",
+                "BankWorkload", "BoundedTime", "ClientAuthentication", "Gateway", "LocalCluster", "Placement",
+                "SQLSessions", "ShardBackend", "ShardSchema", "SystemClock", "TestSupport", "TransactionCore",
+                "TransactionEngine", "TwoPhaseCommit",
                 .product(name: "Logging", package: "swift-log"),
             ]
         ),

@@ -70,11 +70,16 @@ CREATE FUNCTION meridian.catalog() RETURNS jsonb LANGUAGE sql STABLE AS $$
             SELECT jsonb_agg(jsonb_build_object('schema', n.nspname, 'name', c.relname))
             FROM pg_class AS c JOIN pg_namespace AS n ON n.oid = c.relnamespace
             WHERE c.relkind IN ('v', 'm') AND n.nspname !~ '^(pg_|information_schema$|meridian$|meridian_)'), '[]'),
+        -- Of all functions of a name the worst counts. Unknown is what may read or write tables, or leaves something in
+        -- the session, which the next client would find.
         'functions', coalesce((
             SELECT jsonb_object_agg(f.proname, f.trait) FROM (
                 SELECT p.proname, min(CASE
-                    WHEN n.nspname <> 'pg_catalog' AND (p.prolang NOT IN (12, 13) OR p.provolatile <> 'i') THEN 'a unknown'
-                    WHEN p.prokind = 'p' THEN 'a unknown'
+                    WHEN n.nspname <> 'pg_catalog' AND (p.provolatile <> 'i' OR p.prokind = 'p') THEN 'a unknown'
+                    WHEN p.proname ~ '(_to_xml|_to_xmlschema|_and_xmlschema)$'
+                        OR p.proname ~ '^(ts_stat|ts_rewrite|lo_|loread|lowrite|currtid|set_config|pg_notify|pg_logical_)'
+                        OR p.proname ~ '^(pg_export_snapshot|pg_(try_)?advisory_|pg_read_|pg_ls_|pg_stat_reset)'
+                        THEN 'a unknown'
                     WHEN p.prokind = 'a' THEN 'b aggregate'
                     WHEN p.prokind = 'w' THEN 'c window'
                     WHEN p.proretset THEN 'd setReturning'
@@ -83,7 +88,7 @@ CREATE FUNCTION meridian.catalog() RETURNS jsonb LANGUAGE sql STABLE AS $$
                     ELSE 'g immutable' END) AS trait
                 FROM pg_proc AS p JOIN pg_namespace AS n ON n.oid = p.pronamespace
                 WHERE n.nspname !~ '^(pg_toast|pg_temp|information_schema$|meridian$|meridian_)'
-                    AND n.nspname <> 'pg_catalog'
+                    AND p.proname NOT IN ('nextval', 'currval', 'lastval', 'setval')
                 GROUP BY p.proname
             ) AS f), '{}'),
         'buckets', (SELECT jsonb_build_object('version', version, 'shards', shards, 'owners', owners)

@@ -50,7 +50,8 @@ struct BoundStatement: Sendable {
     func shards() throws(TransactionError) -> [ShardID] {
         if case .gather(let gather) = plan.route { return try onlyShard(else: gather.error.transactionError) }
         if case .gather(let gather) = plan.merge, catalog.buckets.shards.count > 1 {
-            guard case .shards(let shards) = plan.route.shards(for: bound, in: catalog.buckets), shards.count == 1 else {
+            guard case .shards(let shards) = plan.route.shards(for: bound, in: catalog.buckets), shards.count == 1
+            else {
                 throw gather.error.transactionError
             }
             return shards

@@ -62,7 +62,8 @@ extension Conversation {
                 a.attname::text, a.atttypid::bigint FROM (SELECT 1) AS one \
                 LEFT JOIN pg_attribute AS a ON a.attrelid = to_regclass($1) AND CASE WHEN $2::text IS NULL \
                 THEN a.attnum = (meridian.primary_key(to_regclass($1)))[1] ELSE a.attname = $2 END
-                """, [relation, request?.shardKey.map { .text($0) } ?? .null], isPrepared: false), on: node.engine.shards[0])
+                """, [relation, request?.shardKey.map { .text($0) } ?? .null], isPrepared: false),
+            on: node.engine.shards[0])
         // IF NOT EXISTS, and it was there.
         guard let row = facts.first, try !row.bool(0) else { return }
         let key = try row.isNull(1) ? nil : try row.text(1)

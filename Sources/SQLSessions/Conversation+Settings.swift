@@ -19,7 +19,8 @@ extension Conversation {
         case .set(let name, let values, let isLocal):
             if isLocal, !block.isOpen {
                 writer.noticeResponse(
-                    ErrorFields(.warning, SQLState(rawValue: "25P01"), "SET LOCAL can only be used in transaction blocks"))
+                    ErrorFields(
+                        .warning, SQLState(rawValue: "25P01"), "SET LOCAL can only be used in transaction blocks"))
             } else if let values {
                 let value = values.count == 1 ? values[0] : values.map { quotedIdentifier($0) }.joined(separator: ", ")
                 try await set(name.lowercased(), to: value, isLocal: isLocal)
@@ -97,7 +98,8 @@ extension Conversation {
 
     private func show(_ name: String) async throws(TransactionError) {
         guard name.lowercased() != "all" else {
-            try await write(StatementResult([try await evaluate(SQLStatement("SHOW ALL", resultFormat: .text))]), tag: "SHOW")
+            try await write(
+                StatementResult([try await evaluate(SQLStatement("SHOW ALL", resultFormat: .text))]), tag: "SHOW")
             return
         }
         writeText([try await current(name.lowercased())], column: name.lowercased())

@@ -33,7 +33,8 @@ extension Conversation {
             case .transaction(.commit), .transaction(.rollback), .transaction(.rollbackTo): break
             default:
                 throw TransactionError(
-                    .inFailedTransaction, "current transaction is aborted, commands ignored until end of transaction block"
+                    .inFailedTransaction,
+                    "current transaction is aborted, commands ignored until end of transaction block"
                 )
             }
         }
@@ -60,7 +61,8 @@ extension Conversation {
             if let name { statements[name] = nil } else { statements = statements.filter { $0.key.isEmpty } }
             writer.commandComplete("DEALLOCATE")
         case .setConstraints: writer.commandComplete("SET CONSTRAINTS")
-        case .prepare, .execute, .declareCursor, .fetch, .closeCursor, .copy, .notification, .temporary, .call, .doBlock,
+        case .prepare, .execute, .declareCursor, .fetch, .closeCursor, .copy, .notification, .temporary, .call,
+            .doBlock,
             .unsupported:
             throw Self.unsupported(kind)
         }
@@ -98,8 +100,9 @@ extension Conversation {
     }
 
     func table(named name: RelationName, _ catalog: Catalog) -> TableName? {
-        guard case .table(let table) = catalog.relation(
-            schema: name.schema, name.name, searchPath: variables.settings.searchPath)
+        guard
+            case .table(let table) = catalog.relation(
+                schema: name.schema, name.name, searchPath: variables.settings.searchPath)
         else { return nil }
         return table.name
     }

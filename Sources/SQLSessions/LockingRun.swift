@@ -33,7 +33,8 @@ struct LockingRun: Sendable {
         var parts: [SQLResult] = []
         for shard in shards {
             let results = try await run(
-                locks.map(Self.lock) + [merge?.shardSQL ?? statement.sql], isWrite: hasSideEffects(statement), on: shard)
+                locks.map(Self.lock) + [merge?.shardSQL ?? statement.sql], isWrite: hasSideEffects(statement), on: shard
+            )
             parts.append(results[locks.count])
         }
         guard let merge else { return StatementResult(parts) }

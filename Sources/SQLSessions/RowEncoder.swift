@@ -23,8 +23,10 @@ struct RowEncoder {
         treatments = fields.enumerated().map { index, field in
             guard field.isBinary, formats.format(at: index) == .text else { return .copy }
             return switch field.typeOID {
-            case 18, 19, 25, 114, 142, 705, 1042, 1043: .copy  // "char", name, text, json, xml, unknown, bpchar, varchar
-            case 20, 21, 23, 26: .integer  // int8, int2, int4, oid
+            // "char", name, text, json, xml, unknown, bpchar, varchar
+            case 18, 19, 25, 114, 142, 705, 1042, 1043: .copy
+            // int8, int2, int4, oid
+            case 20, 21, 23, 26: .integer
             case 16: .boolean
             default: .refuse(type: field.typeOID, name: field.name)
             }

@@ -41,7 +41,9 @@ actor SchemaCatalog {
         while isChanging { await withUnsafeContinuation { waiters.append($0) } }
         isChanging = true
         let outcome: Result<Timestamp, TransactionError>
-        do throws(TransactionError) { outcome = .success(try await writer.commit()) } catch { outcome = .failure(error) }
+        do throws(TransactionError) { outcome = .success(try await writer.commit()) } catch {
+            outcome = .failure(error)
+        }
         // Also after a failure, whose outcome may be unknown.
         do {
             try await reload()
@@ -196,7 +198,8 @@ extension CatalogDocument.Column {
         }
         guard let text = self.default else { return .none }
         // A bare literal, with its cast, is the same everywhere; of anything else that can't be told.
-        let isLiteral = text.allSatisfy { $0.isNumber || $0 == "." || $0 == "-" } || ["true", "false"].contains(text)
+        let isLiteral =
+            text.allSatisfy { $0.isNumber || $0 == "." || $0 == "-" } || ["true", "false"].contains(text)
             || text.wholeMatch(of: /'[^'\\]*'::[a-z ]+/) != nil
         return isLiteral && !text.contains("now") ? .constant(text) : .expression(text)
     }

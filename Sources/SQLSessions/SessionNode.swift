@@ -46,9 +46,10 @@ public actor SessionNode: ClientSessionProvider {
         self.users = users
         catalogs = try await SchemaCatalog(engine)
         var parameters: [StartupMessage.Parameter] = []
-        for name in ["server_version", "server_encoding", "DateStyle", "IntervalStyle", "TimeZone",
-            "integer_datetimes", "standard_conforming_strings"]
-        {
+        for name in [
+            "server_version", "server_encoding", "DateStyle", "IntervalStyle", "TimeZone",
+            "integer_datetimes", "standard_conforming_strings",
+        ] {
             let result = try await engine.inspect(
                 SQLStatement("SELECT current_setting($1)", [.text(name)], resultFormat: .text), on: engine.shards[0])
             parameters.append(.init(name, try result[0].text(0)))

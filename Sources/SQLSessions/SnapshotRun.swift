@@ -11,8 +11,10 @@ struct SnapshotRun: Sendable {
     private let searchPath: [String]
     private let preparation: SessionPreparation
 
-    init(_ snapshot: Snapshot, _ engine: TransactionEngine, searchPath: [String], preparation: @escaping SessionPreparation)
-    {
+    init(
+        _ snapshot: Snapshot, _ engine: TransactionEngine, searchPath: [String],
+        preparation: @escaping SessionPreparation
+    ) {
         (self.snapshot, self.engine) = (snapshot, engine)
         (self.searchPath, self.preparation) = (searchPath, preparation)
     }

@@ -29,7 +29,9 @@ public struct PostgresErrorFields: Hashable, Sendable {
         case routine = 0x52
 
         /// What ``TransactionError/reportFields`` keeps.
-        static let reported = allCases.filter { ![.localizedSeverity, .severity, .sqlState, .message, .detail, .hint].contains($0) }
+        static let reported = allCases.filter { field in
+            ![.localizedSeverity, .severity, .sqlState, .message, .detail, .hint].contains(field)
+        }
     }
 
     private var fields: [Field: String]

@@ -82,7 +82,8 @@ extension TransactionError {
     public init(_ error: ShardError, shard: ShardID?) {
         let fields = error.serverFields
         self.init(
-            fields?.isStalePreparedStatement == true ? .serializationFailure : error.sqlState, error.message,
+            fields?.isStalePreparedStatement == true ? .serializationFailure : error.sqlState,
+            error.kind == .cancelled ? "canceling statement due to user request" : error.message,
             detail: fields?.detail, hint: fields?.hint, shard: shard)
         for field in PostgresErrorFields.Field.reported { reportFields[field.rawValue] = fields?[field] }
     }

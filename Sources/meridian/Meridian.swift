@@ -23,7 +23,7 @@ import Logging
                                     --shard 'west host=db2 dbname=bank user=meridian'
             """,
         version: "0.1.0",
-        subcommands: [Dev.self, Migrate.self, CheckConfig.self, BankCommand.self, Simulate.self]
+        subcommands: [Dev.self, Serve.self, Migrate.self, CheckConfig.self, BankCommand.self, Simulate.self]
     )
 
     static func main() async {

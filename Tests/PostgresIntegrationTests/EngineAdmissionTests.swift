@@ -86,7 +86,9 @@ import TransactionEngine
                 }
                 let holder = try await engine.begin()
                 _ = try await holder.execute(change(0), on: shards.ids[0])
-                let blocked = Task { try await engine.transaction { try await $0.execute(change(0), on: shards.ids[0]) } }
+                let blocked = Task {
+                    try await engine.transaction { try await $0.execute(change(0), on: shards.ids[0]) }
+                }
                 // Begun while the other waits for its lock, and done before it gets it.
                 for account in 1..<bank.accounts {
                     _ = try await engine.transaction { try await $0.execute(change(account), on: shards.ids[0]) }

@@ -1,7 +1,7 @@
 import Foundation
 import Synchronization
 
-/// A `meridian` command of this build, running as its users run it. Killed when the last reference to it goes.
+/// A `meridian` command of this build, or another program, running as its users run it. Killed when the last reference to it goes.
 public final class RunningCommand: Sendable {
     /// It did not do in time what was waited for.
     public struct TimedOut: Error, CustomStringConvertible {
@@ -19,11 +19,14 @@ public final class RunningCommand: Sendable {
     }
 
     /// Starts it, with `environment` over that of this process.
-    public init(_ arguments: [String], environment: [String: String] = [:]) throws {
+    ///
+    /// - Parameter program: the path of another program than `meridian`.
+    public init(_ arguments: [String], program: String? = nil, environment: [String: String] = [:]) throws {
         outputs = try TemporaryDirectory()
         let process = Process()
         let tests = URL(fileURLWithPath: "/proc/self/exe").resolvingSymlinksInPath()
-        process.executableURL = tests.deletingLastPathComponent().appendingPathComponent("meridian")
+        let meridian = tests.deletingLastPathComponent().appendingPathComponent("meridian")
+        process.executableURL = program.map { URL(fileURLWithPath: $0) } ?? meridian
         process.arguments = arguments
         process.environment = ProcessInfo.processInfo.environment.merging(environment) { $1 }
         process.standardInput = FileHandle.nullDevice

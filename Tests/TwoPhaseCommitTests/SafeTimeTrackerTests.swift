@@ -56,7 +56,7 @@ import TransactionCore
 
     // MARK: Plain reads
 
-    @Test("what a shard holds is its state at a timestamp only while nothing later is, was or may be applied there (R10)")
+    @Test("what a shard holds is its state at a timestamp while nothing later is, was or may be applied there (R10)")
     func current() {
         let tracker = make()
         #expect(tracker.value.isCurrent(at: makeTimestamp(100), on: a))

@@ -1,0 +1,134 @@
+import ShardBackend
+import TestSupport
+import Testing
+import TransactionCore
+
+/// The anomalies of Adya (Weak Consistency, 1999) as scripted sessions, each across two shards.
+@Suite(.serialized) struct SessionIsolationTests {
+    /// Two rows on different shards.
+    private static func withAccounts(
+        _ body: (ServedShards, ShardConnection, ShardConnection, _ a: Int, _ b: Int) async throws -> Void
+    ) async throws {
+        try await ServedShards.with { served in
+            let one = try await served.connect()
+            let two = try await served.connect()
+            try await one.text("CREATE TABLE t (id bigint PRIMARY KEY, n int NOT NULL)")
+            try await one.text("INSERT INTO t SELECT 1, 0")
+            try await one.text("DELETE FROM t")
+            try await one.text("INSERT INTO t VALUES " + (1...20).map { "(\($0), 10)" }.joined(separator: ", "))
+            var shardOf: [Int: ShardID] = [:]
+            for shard in served.engine.shards {
+                for row in try await served.engine.inspect("SELECT id FROM t", on: shard) {
+                    shardOf[Int(try row.int64(0))] = shard
+                }
+            }
+            let b = try #require((2...20).first { shardOf[$0] != shardOf[1] })
+            try await body(served, one, two, 1, b)
+            await one.close()
+            await two.close()
+        }
+    }
+
+    @Test("write skew (G2-item): two that read both rows and write one each do not both commit")
+    func writeSkew() async throws {
+        try await Self.withAccounts { _, one, two, a, b in
+            for client in [one, two] {
+                try await client.text("BEGIN; SELECT n FROM t WHERE id = \(a); SELECT n FROM t WHERE id = \(b)")
+            }
+            try await one.text("UPDATE t SET n = n - 15 WHERE id = \(a)")
+            async let second: String? = two.failure("UPDATE t SET n = n - 15 WHERE id = \(b); COMMIT")
+            let first = await one.failure("COMMIT")
+            let states = [first, await second].compactMap { $0 }
+            #expect(states.count == 1 && ["40001", "40P01"].contains(states[0]), "\(states)")
+        }
+    }
+
+    @Test("phantoms (G2): two that sum all rows and insert one each do not both commit")
+    func phantoms() async throws {
+        try await Self.withAccounts { _, one, two, _, _ in
+            for client in [one, two] { try await client.text("BEGIN; SELECT sum(n) FROM t") }
+            async let first: String? = one.failure("INSERT INTO t VALUES (101, 1); COMMIT")
+            async let second: String? = two.failure("INSERT INTO t VALUES (202, 1); COMMIT")
+            let states = [await first, await second].compactMap { $0 }
+            #expect(!states.isEmpty && states.allSatisfy { ["40001", "40P01", "57014"].contains($0) }, "\(states)")
+        }
+    }
+
+    @Test("lost update: of two that read a row and write what they computed, one fails")
+    func lostUpdate() async throws {
+        try await Self.withAccounts { _, one, two, a, _ in
+            for client in [one, two] { try await client.text("BEGIN; SELECT n FROM t WHERE id = \(a)") }
+            try await one.text("UPDATE t SET n = 11 WHERE id = \(a); COMMIT")
+            #expect(await two.failure("UPDATE t SET n = 11 WHERE id = \(a)") == "40001")
+            try await two.text("ROLLBACK")
+            #expect(try await one.text("SELECT n FROM t WHERE id = \(a)") == "11")
+        }
+    }
+
+    @Test("read skew (G-single): a transaction sees all of another or nothing, on whichever shard it looks first")
+    func readSkew() async throws {
+        try await Self.withAccounts { _, one, two, a, b in
+            try await one.text("BEGIN; SELECT n FROM t WHERE id = \(a)")
+            try await two.text("BEGIN; UPDATE t SET n = 0 WHERE id = \(a); UPDATE t SET n = 20 WHERE id = \(b); COMMIT")
+            #expect(try await one.text("SELECT n FROM t WHERE id = \(b)") == "10")
+            try await one.text("COMMIT")
+            #expect(try await one.text("SELECT n FROM t WHERE id IN (\(a), \(b)) ORDER BY n") == "0\n20")
+        }
+    }
+
+    @Test("aborted and intermediate reads (G1a, G1b): nobody sees what is not committed")
+    func dirtyReads() async throws {
+        try await Self.withAccounts { _, one, two, a, _ in
+            try await one.text("BEGIN; UPDATE t SET n = 99 WHERE id = \(a)")
+            #expect(try await two.text("SELECT n FROM t WHERE id = \(a)") == "10")
+            try await one.text("UPDATE t SET n = 98 WHERE id = \(a)")
+            #expect(try await two.text("SELECT max(n) FROM t") == "10")
+            try await one.text("ROLLBACK")
+            #expect(try await two.text("SELECT n FROM t WHERE id = \(a)") == "10")
+        }
+    }
+
+    @Test("a refused condition was a read: the row it looked at stays as it was until the transaction's end (R7)")
+    func writesReadToo() async throws {
+        try await Self.withAccounts { _, one, two, a, b in
+            try await one.text("BEGIN")
+            #expect(
+                try await one.runSimple("UPDATE t SET n = n - 50 WHERE id = \(a) AND n >= 50")[0].commandTag
+                    == "UPDATE 0")
+            async let raised: String? = two.failure("UPDATE t SET n = 50 WHERE id = \(a)")
+            try await one.text("UPDATE t SET n = 1 WHERE id = \(b); COMMIT")
+            #expect(await raised == nil)
+        }
+    }
+
+    @Test("sums while clients transfer between shards are always right, and every transfer gets through by retrying")
+    func sums() async throws {
+        try await Self.withAccounts { served, one, _, _, _ in
+            try await withThrowingTaskGroup(of: Void.self) { group in
+                for client in 0..<6 {
+                    group.addTask {
+                        try await served.session { session in
+                            for round in 0..<15 {
+                                let source = (client * 5 + round) % 20 + 1
+                                let target = (client + round * 3 + 7) % 20 + 1
+                                guard source != target else { continue }
+                                // In one order, so that none wait for each other in a circle.
+                                let changes = [(source, -1), (target, 1)].sorted { $0.0 < $1.0 }
+                                    .map { "UPDATE t SET n = n + \($0.1) WHERE id = \($0.0)" }
+                                while let state = await session.failure(
+                                    "BEGIN; \(changes.joined(separator: "; ")); COMMIT")
+                                {
+                                    #expect(["40001", "40P01", "57014"].contains(state))
+                                    try await session.text("ROLLBACK")
+                                }
+                            }
+                        }
+                    }
+                }
+                for _ in 0..<40 { #expect(try await one.text("SELECT sum(n) FROM t") == "200") }
+                try await group.waitForAll()
+            }
+            #expect(try await one.text("SELECT sum(n), count(*) FROM t") == "200,20")
+        }
+    }
+}
