@@ -115,7 +115,7 @@ let package = Package(
             name: "PostgresIntegrationTests",
             dependencies: [
                 "BankWorkload", "BoundedTime", "LocalCluster", "Placement", "ShardBackend", "ShardSchema",
-                "SystemClock", "TestSupport",
+                "StatementRouting", "SystemClock", "TestSupport",
                 "TransactionCore", "TransactionEngine", "TwoPhaseCommit",
                 .product(name: "Logging", package: "swift-log"),
             ]

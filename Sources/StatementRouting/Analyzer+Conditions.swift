@@ -200,7 +200,6 @@ extension Analyzer {
         case "timestamptz": return .timestamptz
         case "numeric": return .numeric
         case "oid": return .oid
-        case "bytea": return .bytea
         case "name": return .name
         default: return nil
         }
