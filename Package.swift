@@ -167,8 +167,8 @@ let package = Package(
             name: "PostgresIntegrationTests",
             dependencies: [
                 "BankWorkload", "BoundedTime", "ClientAuthentication", "Gateway", "LocalCluster", "Placement",
-                "SQLSessions", "ShardBackend", "ShardSchema", "SystemClock", "TestSupport", "TransactionCore",
-                "TransactionEngine", "TwoPhaseCommit",
+                "SQLSessions", "ShardBackend", "ShardSchema", "StatementRouting", "SystemClock", "TestSupport",
+                "TransactionCore", "TransactionEngine", "TwoPhaseCommit",
                 .product(name: "Logging", package: "swift-log"),
             ]
         ),

@@ -22,7 +22,6 @@ extension ShardKeyType {
         case .name: bytes.count < 64 ? ShardKeyHash.hash(bytes) : nil
         case .char: Self.singleByte(bytes).map { ShardKeyHash.hash(UInt32(bitPattern: Int32(Int8(bitPattern: $0)))) }
         case .boolean: Self.boolean(bytes).map { ShardKeyHash.hash($0 ? UInt32(1) : 0) }
-        case .bytea: Self.byteString(bytes).map { ShardKeyHash.hash($0) }
         case .uuid: Self.uuid(bytes).map { ShardKeyHash.hash($0) }
         case .date: CalendarText.days(bytes).map { ShardKeyHash.hash(UInt32(bitPattern: $0)) }
         case .timestamp: CalendarText.microseconds(bytes, withZone: false).map { ShardKeyHash.hash($0) }
@@ -40,7 +39,6 @@ extension ShardKeyType {
         case .date: return Self.bigEndian(bytes, widths: [4]).map { ShardKeyHash.hash(UInt32(truncatingIfNeeded: $0)) }
         case .timestamp, .timestamptz: return Self.bigEndian(bytes, widths: [8]).map { ShardKeyHash.hash($0) }
         case .text, .varchar, .bpchar, .name: return hash(text: bytes)
-        case .bytea: return ShardKeyHash.hash(bytes)
         case .uuid: return bytes.count == 16 ? ShardKeyHash.hash(bytes) : nil
         case .boolean: return bytes.count == 1 ? ShardKeyHash.hash(UInt32(bytes[0] == 0 ? 0 : 1)) : nil
         case .char:
@@ -88,14 +86,6 @@ extension ShardKeyType {
         let word = String(decoding: trimmed(bytes), as: UTF8.self).lowercased()
         if ["t", "tr", "tru", "true", "y", "ye", "yes", "on", "1"].contains(word) { return true }
         return ["f", "fa", "fal", "fals", "false", "n", "no", "of", "off", "0"].contains(word) ? false : nil
-    }
-
-    /// `\x` and hexadecimal digits; the old escape format is left to the server unless nothing in it is escaped.
-    private static func byteString(_ bytes: [UInt8]) -> [UInt8]? {
-        guard bytes.starts(with: [UInt8(ascii: "\\"), UInt8(ascii: "x")]) else {
-            return bytes.contains(UInt8(ascii: "\\")) ? nil : bytes
-        }
-        return hexadecimal(bytes[2...])
     }
 
     private static func uuid(_ bytes: [UInt8]) -> [UInt8]? {

@@ -95,9 +95,10 @@ extension Analyzer {
         guard let first = arms.first else { return [] }
         return first.compactMap { column, set in
             var joined = set
+            var seen = Set(set.sources)
             for arm in arms.dropFirst() {
                 guard let other = arm.first(where: { $0.0.number == column.number }) else { return nil }
-                joined.sources += other.1.sources.filter { !joined.sources.contains($0) }
+                joined.sources += other.1.sources.filter { seen.insert($0).inserted }
             }
             return (column, joined)
         }
@@ -200,7 +201,6 @@ extension Analyzer {
         case "timestamptz": return .timestamptz
         case "numeric": return .numeric
         case "oid": return .oid
-        case "bytea": return .bytea
         case "name": return .name
         default: return nil
         }

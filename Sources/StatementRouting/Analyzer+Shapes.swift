@@ -101,13 +101,13 @@ extension Analyzer {
     }
 
     /// How a level's rows lie over the shards: on each shard all of them, or on each its own part, or neither.
-    ///
-    /// `anchor` is a shard key that every partitioned row has.
     func spread(of level: Level, _ known: Equalities) -> JoinTree.Spread {
         guard level.branches.isEmpty else { return hasSharded(level) ? .mixed : .replicated }
         let from = level.from.map { spread(of: $0, known) }
         let joined = Self.joined(from)
-        guard joined == .partitioned else { return joined }
+        // Each shard might choose other rows of a copy.
+        let chooses = level.select.pointee.limit_count != nil || level.select.pointee.limit_offset != nil
+        guard joined == .partitioned else { return chooses && !from.isEmpty ? .mixed : joined }
         switch level.shape {
         case .rows:
             let isDistinct = level.select.pointee.n_distinct_clause > 0
@@ -165,10 +165,30 @@ extension Analyzer {
         (level.outputs ?? []).contains { $0.column.map { isShardKey($0, of: level, known) } ?? false }
     }
 
+    /// The column is a shard key in every row that a level's FROM gives: that of a table which is never null-extended,
+    /// since rows without a match lie on every shard.
     func isShardKey(_ column: Column, of level: Level, _ known: Equalities) -> Bool {
-        uses.contains { use in
-            guard let key = shardKey(of: use) else { return false }
-            return use.equalities.same(column.number, key.number) || known.same(column.number, key.number)
+        level.from.flatMap { presentEntries($0) }.contains { index in
+            guard let table = entries[index].table, let definition = table.shardKey,
+                let key = tableColumn(definition.name, of: index, table)
+            else { return false }
+            return known.same(column.number, key.number)
+        }
+    }
+
+    /// The entries that no outer join extends with nulls, those of subqueries too.
+    private func presentEntries(_ tree: JoinTree) -> [Int] {
+        switch tree {
+        case .entry(let index):
+            guard let level = entries[index].level, level.shape != .whole else { return [index] }
+            return level.from.flatMap { presentEntries($0) }
+        case .join(let join):
+            switch join.kind {
+            case PG_QUERY__JOIN_TYPE__JOIN_INNER: return presentEntries(join.left) + presentEntries(join.right)
+            case PG_QUERY__JOIN_TYPE__JOIN_LEFT: return presentEntries(join.left)
+            case PG_QUERY__JOIN_TYPE__JOIN_RIGHT: return presentEntries(join.right)
+            default: return []
+            }
         }
     }
 

@@ -9,8 +9,8 @@ public struct InsertPlan: Hashable, Sendable {
     public let key: ColumnDefinition
     /// How many rows there are; their sequence is the statement's, and RETURNING's.
     public var rowCount: Int { rows.count }
-    /// Values that the statement leaves to defaults which must be the cluster's rather than a shard's: of the shard key,
-    /// and of sequences. The caller makes them.
+    /// Values that the statement leaves to defaults which must be the cluster's rather than a shard's: of the shard
+    /// key, and of sequences. The caller makes them.
     public let defaults: [InsertSlot: DefaultKind]
 
     /// For each row, where its key comes from; nil for an expression or default.

@@ -10,8 +10,8 @@ public struct LockPlan: Hashable, Sendable {
 
 /// Locks on rows by primary key.
 public struct RowLocks: Hashable, Sendable {
-    /// For a SELECT: the statement itself with FOR SHARE at its end. For UPDATE and DELETE: a SELECT … FOR UPDATE of the
-    /// rows with the given primary keys, to run first if the statement has other conditions too.
+    /// For a SELECT: the statement itself with FOR SHARE at its end. For UPDATE and DELETE: a SELECT … FOR UPDATE of
+    /// the rows with the given primary keys, to run first if the statement has other conditions too.
     public var sql: RewrittenSQL
     /// The rows that are there at most. When fewer come, some were absent, or another condition rejected them: then
     /// ``ifMissing`` must be taken, and a SELECT run again.

@@ -1,8 +1,9 @@
 /// A bound on how deeply PostgreSQL's parse tree of a text is nested, found without building the tree.
 ///
 /// libpg_query and protobuf-c recurse over the tree and check no stack: about 1000 terms of `1+1+…` overflow a stack
-/// of 1 MB. The bound counts what each token can add: an opening bracket or CASE encloses, an operator or a keyword such
-/// as NOT or IS stacks on what stands beside it, and commas, AND and OR (whose lists PostgreSQL keeps flat) set apart.
+/// of 1 MB. The bound counts what each token can add: an opening bracket or CASE encloses, an operator or a keyword
+/// such as NOT or IS stacks on what stands beside it, and commas, AND and OR (whose lists PostgreSQL keeps flat) set
+/// apart.
 struct NestingBound {
     /// Levels allowed. An opening bracket counts for ``bracketLevels``, an operator for one: 250 nested subqueries or
     /// 2000 chained operators, which need about 3 MB of stack; threads have 8 MB unless someone says otherwise.

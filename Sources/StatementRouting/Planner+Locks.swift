@@ -154,7 +154,6 @@ extension ShardKeyType {
     fileprivate var sqlName: String {
         switch self {
         case .boolean: "pg_catalog.bool"
-        case .bytea: "pg_catalog.bytea"
         case .char: "pg_catalog.\"char\""
         case .name: "pg_catalog.name"
         case .bigint: "pg_catalog.int8"

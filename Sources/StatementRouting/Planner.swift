@@ -224,7 +224,8 @@ extension Planner {
         }
         guard anchored else {
             return uses.count == 1
-                ? "table \(uses[0].table.name) is read in a subquery whose rows aren't on the shard of the rows around it"
+                ? "table \(uses[0].table.name) is read in a subquery whose rows aren't on the shard of the rows "
+                    + "around it"
                 : "its tables are not joined on their shard keys"
         }
         return hasWrites ? insertFlaw() : nil

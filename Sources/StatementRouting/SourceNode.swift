@@ -101,8 +101,11 @@ extension UnsafeMutablePointer<PgQuery__AConst> {
 extension Node {
     /// Visits the nodes right below this one, in the tree's sequence.
     func forEachChild(_ body: (Node) -> Void) {
-        // Every message knows its own description, so a node's is the one to recognize other nodes by.
-        UnsafeMutableRawPointer(self).visitMessages(below: pointee.base.descriptor, body)
+        guard kind != PG_QUERY__NODE__NODE__NOT_SET, let descriptor = pointee.base.descriptor else { return }
+        // A node is a choice of one of some 250 messages, all in one place. Every message knows its own description, so
+        // a node's is the one to recognize other nodes by.
+        let place = UnsafeMutableRawPointer(self) + Int(descriptor.pointee.fields.pointee.offset)
+        place.load(as: UnsafeMutableRawPointer?.self)?.visitMessages(below: descriptor, body)
     }
 
     /// Visits this node and every one below it for which `enters` says so.
@@ -114,7 +117,7 @@ extension Node {
 
 extension UnsafeMutableRawPointer {
     /// Goes by protobuf's own description of the message, so that no kind of node is forgotten.
-    func visitMessages(below node: UnsafePointer<ProtobufCMessageDescriptor>, _ body: (Node) -> Void) {
+    fileprivate func visitMessages(below node: UnsafePointer<ProtobufCMessageDescriptor>, _ body: (Node) -> Void) {
         let descriptor = assumingMemoryBound(to: ProtobufCMessage.self).pointee.descriptor!
         for index in 0..<Int(descriptor.pointee.n_fields) {
             let field = descriptor.pointee.fields + index

@@ -1,5 +1,5 @@
-/// Replaces the literals of a simple statement by parameters, so that statements which differ in them alone share a plan
-/// here and a prepared statement on the shards.
+/// Replaces the literals of a simple statement by parameters, so that statements which differ in them alone share a
+/// plan here and a prepared statement on the shards.
 ///
 /// Goes by tokens, and only where a parameter is sure to mean the same: a literal compared with `=`, `<>`, `<`, `>`,
 /// `<=`, `>=` in WHERE, assigned by SET, or an item of VALUES. All else stays, and anything odd (prefixed or

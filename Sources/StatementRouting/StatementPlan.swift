@@ -7,7 +7,8 @@ public struct StatementPlan: Sendable {
     public let statement: Statement
     /// Where it runs.
     public var route: Route
-    /// How rows of several shards become one result; ``MergePlan/concatenate`` unless it is a SELECT.
+    /// How rows of several shards become one result; ``MergePlan/concatenate`` unless it is a SELECT. On a single shard
+    /// the statement's own text gives the result.
     public var merge: MergePlan = .concatenate
     /// For ``Route/rows``: which row goes where.
     public var insert: InsertPlan?
@@ -24,7 +25,7 @@ public struct StatementPlan: Sendable {
     /// What must be locked, once the transaction reads under locks.
     public var locks = LockPlan()
     /// The text for a read at a timestamp where it differs: qualified names of versioned tables lead to their as-of
-    /// views.
+    /// views. The shards' texts of a merge plan have their own; parse those.
     public var asOfSQL: String?
     /// The highest parameter number.
     public var parameterCount = 0
@@ -58,8 +59,8 @@ public enum Route: Hashable, Sendable {
     case anyOne
     /// On the shard that has the tables.
     case single(ShardID)
-    /// On the shards of these keys. With `mustAgree`, all of them must lead to one and the same shard, else the statement
-    /// can't run as it is; see ``shards(for:in:)``.
+    /// On the shards of these keys. With `mustAgree`, all of them must lead to one and the same shard, else the
+    /// statement can't run as it is; see ``shards(for:in:)``.
     case keys([KeySet], mustAgree: Bool)
     /// On every shard, each giving its part.
     case every

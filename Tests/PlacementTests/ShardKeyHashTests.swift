@@ -5,7 +5,11 @@ import Testing
     /// What PostgreSQL 15 answers on an x86-64 server.
     @Test("hashes are PostgreSQL's own")
     func known() {
-        #expect(ShardKeyHash.hash(Array("".utf8)) == ShardKeyType.text.hash("".utf8, .text))
+        #expect(ShardKeyHash.hash(Int64(0)) == 4_154_612_158_245_552_303)
+        #expect(ShardKeyHash.hash(Int64(1)) == -3_670_598_878_359_251_130)
+        #expect(ShardKeyHash.hash(Int64(-1)) == -1_888_257_769_727_981_238)
+        #expect(ShardKeyType.text.hash("meridian".utf8, .text) == 2_902_285_046_734_173_456)
+        #expect(ShardKeyType.numeric.hash("12345.678".utf8, .text) == -7_224_554_725_567_017_098)
     }
 
     @Test(
@@ -32,8 +36,8 @@ import Testing
             (.date, "tomorrow"), (.date, "2023-02-29"), (.date, "1/2/2023"), (.date, "2023-1-2"), (.date, "infinity"),
             (.timestamp, "2023-01-02 24:00"), (.timestamp, "2023-01-02 03:04+01"), (.timestamp, "now"),
             (.timestamptz, "2023-01-02 03:04"), (.timestamptz, "2023-01-02"), (.timestamptz, "2023-01-02 03:04 CET"),
-            (.bytea, "\\x0"), (.bytea, "a\\001"), (.numeric, "1_000"), (.numeric, "NaN"), (.numeric, "1e"),
-            (.numeric, "."), (.numeric, ""), (.name, String(repeating: "x", count: 64)), (.char, "ab"),
+            (.numeric, "1_000"), (.numeric, "NaN"), (.numeric, "1e"), (.numeric, "."), (.numeric, ""),
+            (.name, String(repeating: "x", count: 64)), (.char, "ab"),
         ])
     func unreadable(type: ShardKeyType, text: String) {
         #expect(type.hash(text.utf8, .text) == nil)
@@ -41,7 +45,7 @@ import Testing
 
     @Test("a binary value of the wrong length has no hash", arguments: ShardKeyType.allCases)
     func truncated(type: ShardKeyType) {
-        guard ![.text, .varchar, .bpchar, .name, .bytea].contains(type) else { return }
+        guard ![.text, .varchar, .bpchar, .name].contains(type) else { return }
         #expect(type.hash([1, 2, 3], .binary) == nil)
         #expect(type.hash([], .binary) == nil)
     }
@@ -56,7 +60,7 @@ import Testing
                 .uuid, "a0eebc99-9c0b-4ef8-bb6d-6bb9bd380a11",
                 "{A0EEBC999C0B4EF8BB6D6BB9BD380A11}"
             ),
-            (.timestamp, "2023-01-02", "2023-01-02T00:00:00.000"), (.bytea, "\\x6162", "ab"),
+            (.timestamp, "2023-01-02", "2023-01-02T00:00:00.000"),
             (.timestamptz, "2023-01-02 03:04:05+01", "2023-01-02 02:04:05Z"),
             (.timestamptz, "2023-01-01 23:30:00-03:30", "2023-01-02 03:00+00"),
         ])

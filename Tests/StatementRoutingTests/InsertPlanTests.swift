@@ -105,7 +105,8 @@ import TransactionCore
         #expect(insert.split([], values: values, in: buckets).unknown.isEmpty)
         #expect(
             insert.sql(rows: [0, 1], values: values).text
-                == "INSERT INTO tickets (title, id, n) OVERRIDING SYSTEM VALUE VALUES ('a', '10', '20'), ('b''c', '11', '21')"
+                == "INSERT INTO tickets (title, id, n) OVERRIDING SYSTEM VALUE VALUES ('a', '10', '20'), "
+                + "('b''c', '11', '21')"
         )
     }
 

@@ -84,7 +84,8 @@ import Testing
                 "SELECT 1 FROM public.orders WHERE customer IN ('1') AND id IN ('a''b') FOR UPDATE", [], false, []
             ),
             (
-                "UPDATE orders o SET note = a.owner FROM accounts a WHERE a.id = o.customer AND o.customer = 1 AND o.id = 2",
+                "UPDATE orders o SET note = a.owner FROM accounts a WHERE a.id = o.customer AND o.customer = 1 "
+                    + "AND o.id = 2",
                 "SELECT 1 FROM public.orders WHERE customer IN ('1') AND id IN ('2') FOR NO KEY UPDATE", [], true,
                 ["accounts SHARE"]
             ),
@@ -152,7 +153,8 @@ import Testing
     func accesses() throws {
         let plan = try makePlan(
             "WITH d AS (DELETE FROM items WHERE customer = 1 RETURNING *) "
-                + "INSERT INTO accounts SELECT $3, (SELECT max(v) FROM settings), nextval('s') FROM orders, rich, pg_class "
+                + "INSERT INTO accounts SELECT $3, (SELECT max(v) FROM settings), nextval('s') FROM orders, "
+                + "rich, pg_class "
                 + "WHERE customer = 1 AND audit(now(), current_user) RETURNING lower(owner)")
         #expect(
             Set(plan.tables.map { "\($0.table.name) \($0.role)" })

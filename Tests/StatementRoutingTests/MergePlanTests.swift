@@ -20,7 +20,8 @@ import Testing
             "SELECT * FROM accounts", "SELECT DISTINCT id, owner FROM accounts",
             "SELECT id + 1 FROM accounts WHERE owner = 'x'",
             "SELECT customer, sum(total) FROM orders GROUP BY customer HAVING count(*) > 1",
-            "SELECT o.customer, string_agg(i.price::text, ',') FROM orders o JOIN items i USING (customer) GROUP BY o.customer",
+            "SELECT o.customer, string_agg(i.price::text, ',') FROM orders o JOIN items i USING (customer) "
+                + "GROUP BY o.customer",
             "WITH a AS (SELECT * FROM accounts) SELECT * FROM a", "SELECT * FROM accounts FOR UPDATE",
         ])
     func concatenated(text: String) throws {
@@ -108,7 +109,8 @@ import Testing
                 "SELECT c1 AS owner, max(c2) - min(c3) FROM r GROUP BY c1"
             ),
             (
-                "SELECT lower(owner) AS o, count(*) n FROM accounts GROUP BY o HAVING count(*) > $1 ORDER BY n DESC, o LIMIT 3",
+                "SELECT lower(owner) AS o, count(*) n FROM accounts GROUP BY o HAVING count(*) > $1 ORDER BY n "
+                    + "DESC, o LIMIT 3",
                 "SELECT lower(owner) AS c1, count(*) AS c2 FROM accounts GROUP BY 1",
                 "SELECT c1 AS o, coalesce(sum(c2), 0)::bigint AS n FROM r GROUP BY c1 "
                     + "HAVING coalesce(sum(c2), 0)::bigint > $1 ORDER BY 2 DESC, 1 LIMIT 3"
@@ -177,6 +179,14 @@ import Testing
         #expect(gather.error.hint != nil)
         let bound = text.contains("WHERE") ? text : nil
         #expect(bound == nil)
+    }
+
+    @Test("rows that an outer join extends with nulls lie on every shard, so their group does too")
+    func nullExtended() throws {
+        let join = "FROM accounts a LEFT JOIN orders o ON a.id = o.customer"
+        #expect(try combination("SELECT o.customer, count(*) \(join) GROUP BY o.customer").columns == nil)
+        #expect(try combination("SELECT DISTINCT o.customer \(join)").columns == nil)
+        #expect(try makePlan("SELECT a.id, count(*) \(join) GROUP BY a.id").merge == .concatenate)
     }
 
     @Test("with one key value, everything runs on its shard")

@@ -93,7 +93,8 @@ import TransactionCore
             let state = await withCheckedContinuation { continuation in
                 let thread = Thread {
                     do {
-                        _ = try ParsedText(text)
+                        let parsed = try ParsedText(text)
+                        _ = try parsed.plan(0, in: makeCatalog())
                         continuation.resume(returning: SQLState?.none)
                     } catch {
                         continuation.resume(returning: (error as? StatementError)?.sqlState)

@@ -143,7 +143,8 @@ import TransactionCore
             ("SELECT * FROM accounts a JOIN accounts b ON a.id = b.id", "every"),
             ("SELECT * FROM accounts a JOIN accounts b ON a.id = b.balance WHERE a.id = 1", "gather"),
             (
-                "SELECT * FROM accounts a WHERE a.id IN (1, 2) AND EXISTS (SELECT 1 FROM orders o WHERE o.customer IN (1, 2))",
+                "SELECT * FROM accounts a WHERE a.id IN (1, 2) AND EXISTS (SELECT 1 FROM orders o WHERE "
+                    + "o.customer IN (1, 2))",
                 "keys=1,2"
             ),
             ("UPDATE orders o SET note = '' FROM accounts a WHERE a.id = o.customer AND a.id = 1", "key=1"),
@@ -183,6 +184,9 @@ import TransactionCore
             ),
             ("SELECT * FROM countries c LEFT JOIN accounts a ON a.owner = c.code", "gather"),
             ("SELECT * FROM countries c LEFT JOIN accounts a ON a.owner = c.code AND a.id = 1", "key=1"),
+            (
+                "SELECT * FROM accounts a JOIN (SELECT code FROM countries LIMIT 1) c ON c.code = a.owner", "gather"
+            ),
             ("SELECT * FROM accounts a FULL JOIN orders o ON a.id = o.customer", "gather"),
             ("SELECT * FROM accounts a FULL JOIN orders o ON a.id = o.customer WHERE a.id = 1", "gather"),
             ("SELECT * FROM orders FULL JOIN items USING (customer) WHERE customer = 1", "gather"),
@@ -213,7 +217,8 @@ import TransactionCore
             ("SELECT * FROM accounts WHERE id IN (SELECT customer FROM orders LIMIT 5)", "gather"),
             ("SELECT * FROM accounts WHERE id IN (SELECT customer FROM orders) OR balance = 1", "gather"),
             (
-                "SELECT * FROM accounts WHERE id IN (SELECT customer FROM orders GROUP BY customer HAVING count(*) > 1)",
+                "SELECT * FROM accounts WHERE id IN (SELECT customer FROM orders GROUP BY customer HAVING "
+                    + "count(*) > 1)",
                 "every"
             ),
             ("SELECT * FROM (SELECT * FROM accounts) s WHERE s.id = 1", "key=1"),
@@ -229,7 +234,8 @@ import TransactionCore
             ("SELECT * FROM (SELECT DISTINCT id FROM accounts) s WHERE id = 1", "key=1"),
             ("SELECT * FROM (SELECT id FROM accounts UNION SELECT customer FROM orders) s WHERE id = 1", "gather"),
             (
-                "SELECT * FROM accounts a, LATERAL (SELECT * FROM orders o WHERE o.customer = a.id LIMIT 1) s WHERE a.id = 1",
+                "SELECT * FROM accounts a, LATERAL (SELECT * FROM orders o WHERE o.customer = a.id LIMIT 1) s "
+                    + "WHERE a.id = 1",
                 "key=1"
             ),
             // Not LATERAL, so `id` is the subquery's own and names no column of the sibling's.
@@ -272,7 +278,8 @@ import TransactionCore
             ("WITH a AS (SELECT * FROM accounts) SELECT 1", "gather"),
             ("WITH accounts AS (SELECT * FROM accounts) SELECT * FROM accounts WHERE id = 1", "key=1"),
             (
-                "WITH RECURSIVE r AS (SELECT id FROM accounts WHERE id = 1 UNION ALL SELECT id + 1 FROM r WHERE id < 9) "
+                "WITH RECURSIVE r AS (SELECT id FROM accounts WHERE id = 1 UNION ALL SELECT id + 1 FROM r WHERE "
+                    + "id < 9) "
                     + "SELECT * FROM r", "key=1"
             ),
             ("WITH RECURSIVE r AS (SELECT id FROM accounts UNION SELECT id + 1 FROM r) SELECT * FROM r", "gather"),
