@@ -27,7 +27,7 @@ final class RunningProgram: Sendable {
         let (output, errors) = (Pipe(), Pipe())
         (process.standardOutput, process.standardError) = (output, errors)
         let (results, continuation) = AsyncStream.makeStream(of: Result.self)
-        try process.run()
+        try withUnblockedSignals { try process.run() }
         processID = process.processIdentifier
         // What blocks has a thread of its own rather than one of the tests'.
         Thread.detachNewThread {
@@ -54,6 +54,17 @@ final class RunningProgram: Sendable {
     static func run(_ command: [String], environment: [String: String] = [:]) async throws -> Result {
         try await RunningProgram(command, environment: environment).result
     }
+}
+
+/// Runs `body` on a thread that takes Ctrl-C: a child inherits what its parent's thread does not take, and the threads
+/// that tests run on take no signal.
+private func withUnblockedSignals(_ body: () throws -> Void) rethrows {
+    var (interrupt, before) = (sigset_t(), sigset_t())
+    sigemptyset(&interrupt)
+    sigaddset(&interrupt, SIGINT)
+    pthread_sigmask(SIG_UNBLOCK, &interrupt, &before)
+    defer { pthread_sigmask(SIG_SETMASK, &before, nil) }
+    try body()
 }
 
 /// Starts psql, which runs `commands`.
