@@ -111,7 +111,6 @@ actor Conversation: ClientSession {
         transaction = nil
         statements = [:]
         portals = [:]
-        node.closed(self)
     }
 
     func flush() {

@@ -18,18 +18,10 @@ public actor SessionNode: ClientSessionProvider {
     /// What the shards report of themselves, and every client is told.
     private nonisolated let serverParameters: [StartupMessage.Parameter]
 
-    private var plans: [PlanKey: [PlannedStatement]] = [:]
-    private var sessions: [ObjectIdentifier: Conversation] = [:]
-
-    private struct PlanKey: Hashable {
-        let text: String
-        let version: UInt64
-        let searchPath: [String]
-    }
-
-    /// More texts than this are not kept planned, nor longer ones.
-    private static let plansMax = 2_048
+    /// Longer texts are not kept planned.
     private static let plannedTextBytesMax = 16_384
+
+    private var plans = PlanCache<[PlannedStatement]>(capacity: 2_048)
 
     public nonisolated var unownedExecutor: UnownedSerialExecutor { engine.unownedExecutor }
 
@@ -95,7 +87,6 @@ public actor SessionNode: ClientSessionProvider {
             .init("default_transaction_read_only", "off"), .init("in_hot_standby", "off"),
         ]
         let session = Conversation(self, startup, output, variables: variables)
-        sessions[ObjectIdentifier(session)] = session
         return OpenedSession(session, parameters: parameters)
     }
 
@@ -115,10 +106,6 @@ public actor SessionNode: ClientSessionProvider {
         return variables
     }
 
-    nonisolated func closed(_ session: Conversation) {
-        engine.loop.execute { self.assumeIsolated { $0.sessions[ObjectIdentifier(session)] = nil } }
-    }
-
     // MARK: Plans
 
     /// The statements of `text`, planned for the schema as the session sees it.
@@ -127,14 +114,11 @@ public actor SessionNode: ClientSessionProvider {
     ) async throws -> [PlannedStatement] {
         if let own = await transaction?.ownCatalog { return try Self.plan(text, own, searchPath) }
         let catalog = await catalogs.settled()
-        let key = PlanKey(text: text, version: catalog.version, searchPath: searchPath)
-        if let known = plans[key] { return known }
+        let key = PlanCache<[PlannedStatement]>.Key(
+            text: text, catalogVersion: catalog.version, searchPath: searchPath)
+        if let known = plans.plan(for: key) { return known }
         let planned = try Self.plan(text, catalog, searchPath)
-        if text.utf8.count <= Self.plannedTextBytesMax {
-            // All at once: a text that is used comes back, and a cache that is full holds texts that don't.
-            if plans.count >= Self.plansMax { plans.removeAll(keepingCapacity: true) }
-            plans[key] = planned
-        }
+        if text.utf8.count <= Self.plannedTextBytesMax { plans.insert(planned, for: key) }
         return planned
     }
 
@@ -146,7 +130,4 @@ public actor SessionNode: ClientSessionProvider {
                 plan: try parsed.plan(index, in: catalog, searchPath: searchPath), catalog: catalog)
         }
     }
-
-    /// The sessions that are open, for `meridian.stat_activity`.
-    func openSessions() -> [Conversation] { Array(sessions.values) }
 }

@@ -1,5 +1,5 @@
 /// Plans by text, catalog version and search path: the ones used longest ago make room for new ones.
-public struct PlanCache: Sendable {
+public struct PlanCache<Plan: Sendable>: Sendable {
     /// What a plan depends on.
     public struct Key: Hashable, Sendable {
         /// The statement's whole text.
@@ -22,7 +22,7 @@ public struct PlanCache: Sendable {
 
     private struct Entry: Sendable {
         var key: Key?
-        var plan: StatementPlan?
+        var plan: Plan?
         var previous: Int
         var next: Int
     }
@@ -37,7 +37,7 @@ public struct PlanCache: Sendable {
     public var count: Int { slots.count }
 
     /// The plan of a text, which counts as used now.
-    public mutating func plan(for key: Key) -> StatementPlan? {
+    public mutating func plan(for key: Key) -> Plan? {
         guard let slot = slots[key] else { return nil }
         if entries[0].next != slot {
             unlink(slot)
@@ -47,7 +47,7 @@ public struct PlanCache: Sendable {
     }
 
     /// Keeps a plan, in place of the one used longest ago if there are too many.
-    public mutating func insert(_ plan: StatementPlan, for key: Key) {
+    public mutating func insert(_ plan: Plan, for key: Key) {
         if let slot = slots[key] {
             entries[slot].plan = plan
             unlink(slot)

@@ -2,13 +2,13 @@ import StatementRouting
 import Testing
 
 @Suite struct PlanCacheTests {
-    private func key(_ text: String, version: UInt64 = 1, path: [String] = ["public"]) -> PlanCache.Key {
-        PlanCache.Key(text: text, catalogVersion: version, searchPath: path)
+    private func key(_ text: String, version: UInt64 = 1, path: [String] = ["public"]) -> PlanCache<StatementPlan>.Key {
+        PlanCache<StatementPlan>.Key(text: text, catalogVersion: version, searchPath: path)
     }
 
     @Test("the plan used longest ago makes room")
     func leastRecentlyUsed() throws {
-        var cache = PlanCache(capacity: 2)
+        var cache = PlanCache<StatementPlan>(capacity: 2)
         let plan = try makePlan("SELECT 1")
         cache.insert(plan, for: key("a"))
         cache.insert(plan, for: key("b"))
@@ -23,7 +23,7 @@ import Testing
 
     @Test("a plan of another catalog or search path is another plan")
     func keys() throws {
-        var cache = PlanCache(capacity: 4)
+        var cache = PlanCache<StatementPlan>(capacity: 4)
         cache.insert(try makePlan("SELECT 1"), for: key("a"))
         #expect(cache.plan(for: key("a", version: 2)) == nil)
         #expect(cache.plan(for: key("a", path: ["app"])) == nil)
@@ -31,7 +31,7 @@ import Testing
 
     @Test("a cache behaves as a list of what was used last, whatever is asked of it")
     func model() throws {
-        var cache = PlanCache(capacity: 5)
+        var cache = PlanCache<StatementPlan>(capacity: 5)
         var model: [String] = []
         let plan = try makePlan("SELECT 1")
         var state: UInt64 = 42
