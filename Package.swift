@@ -157,7 +157,7 @@ let package = Package(
         .testTarget(
             name: "GatewayTests",
             dependencies: [
-                "ClientAuthentication", "Gateway", "PostgresWire", "TestSupport", "TransactionCore",
+                "CLinux", "ClientAuthentication", "Gateway", "PostgresWire", "TestSupport", "TransactionCore",
                 .product(name: "Logging", package: "swift-log"),
                 .product(name: "NIOCore", package: "swift-nio"),
                 .product(name: "NIOPosix", package: "swift-nio"),

@@ -53,7 +53,7 @@ final class ClientConnection {
     /// Reading pauses, and the channel has asked for it meanwhile.
     private var isReadingPaused = false
     private var isReadWanted = false
-    /// Ends the login, later the closing.
+    /// Ends the login, later the closing; nil between them.
     private var timer: Scheduled<Void>?
 
     /// Makes the connection of a channel. Throws when there are too many.
@@ -342,6 +342,10 @@ extension ClientConnection {
             case .send(let bytes):
                 unflushedBytes += bytes.readableBytes
                 context.write(wrapOutboundOut(bytes), promise: nil)
+            case .wait(let isClosing):
+                // In a session there is no other timer.
+                if isClosing, timer == nil { armClosing() }
+                return
             case .nothing:
                 if unflushedBytes > 0 { context.flush() }
                 return
@@ -367,6 +371,10 @@ extension ClientConnection {
         received = ByteBuffer()
         isReadingPaused = false
         resumeReading()
+        armClosing()
+    }
+
+    private func armClosing() {
         arm(shared.configuration.closeTimeout) { $0.close() }
     }
 }

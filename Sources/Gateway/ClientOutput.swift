@@ -73,7 +73,8 @@ public final class ClientOutput: Sendable {
         }
     }
 
-    /// Sends what is queued and closes the connection; what is written afterwards is dropped.
+    /// Sends what is queued and closes the connection, within ``GatewayConfiguration/closeTimeout``; what is written
+    /// afterwards is dropped. The session is then told that it is ``Departure/lost``.
     public func close() {
         if queue.withLock({ $0.close() }) { summon() }
         answerWaiters()
@@ -100,9 +101,9 @@ public final class ClientOutput: Sendable {
     /// That many bytes go to the session; true: reading pauses.
     func received(_ bytes: Int) -> Bool { queue.withLock { $0.received(bytes) } }
 
-    /// Closes behind `last`, which is sent after all that is queued.
+    /// Takes nothing any more but `last`, which the connection then sends behind all that is queued.
     func close(last: ByteBuffer) {
-        if queue.withLock({ $0.close(last: last) }) { connection.value?.outputIsWaiting() }
+        _ = queue.withLock { $0.close(last: last) }
         answerWaiters()
     }
 

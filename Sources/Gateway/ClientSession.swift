@@ -31,7 +31,7 @@ public struct ClientStartup: Hashable, Sendable {
 public enum Departure: Hashable, Sendable {
     /// It said so (Terminate). PostgreSQL would carry out what it had been sent before that.
     case terminated
-    /// The connection is gone: the client died, broke the protocol, or was sent away.
+    /// The connection is gone: the client died, broke the protocol, or was sent away, be it by its own session.
     case lost
 }
 
@@ -81,6 +81,7 @@ public protocol ClientSessionProvider: Sendable {
         _ startup: ClientStartup, key: CancelRequest, output: ClientOutput
     ) async throws(TransactionError) -> OpenedSession
 
-    /// A cancel request came in whose key is this session's.
+    /// A cancel request came in whose key is this session's, which may have been ``ClientSession/disconnected(_:)``
+    /// just before.
     func cancel(_ session: any ClientSession)
 }

@@ -23,6 +23,8 @@ struct OutputQueue {
         case send(ByteBuffer)
         /// All is sent: close.
         case close
+        /// The channel takes nothing more now.
+        case wait(isClosing: Bool)
         case nothing
     }
 
@@ -59,7 +61,8 @@ struct OutputQueue {
         return takeTurn()
     }
 
-    /// Nothing is taken after this; `last` is sent behind all else. True: have the event loop come.
+    /// Nothing is taken after this; `last` is sent behind all else. True, but for the second time: have the event loop
+    /// come, whatever its turn, since it closes in a while even if nothing can be sent.
     mutating func close(last: ByteBuffer? = nil) -> Bool {
         guard !isClosing else { return false }
         if let last {
@@ -67,7 +70,8 @@ struct OutputQueue {
             queuedBytes += last.readableBytes
         }
         isClosing = true
-        return takeTurn()
+        if turn == .none { turn = .scheduled }
+        return true
     }
 
     private mutating func takeTurn() -> Bool {
@@ -76,8 +80,8 @@ struct OutputQueue {
         return true
     }
 
-    /// The event loop is here, and the channel takes more or doesn't. With ``Next/nothing`` it goes; a stalled one
-    /// comes back when the channel takes more.
+    /// The event loop is here, and the channel takes more or doesn't. With ``Next/wait(isClosing:)`` it comes
+    /// back when the channel takes more, with ``Next/nothing`` when it is called.
     mutating func next(channelTakesMore: Bool) -> Next {
         guard turn != .over else { return .nothing }
         guard let first = buffers.first else {
@@ -86,7 +90,7 @@ struct OutputQueue {
         }
         guard channelTakesMore else {
             turn = .stalled
-            return .nothing
+            return .wait(isClosing: isClosing)
         }
         turn = .scheduled
         buffers.removeFirst()

@@ -56,6 +56,19 @@ import Testing
         }
     }
 
+    @Test("a session that closes is not kept by a client that stops reading")
+    func closesWithoutReading() async throws {
+        try await TestGateway.with(tls: nil, { $0.closeTimeout = .milliseconds(300) }) { test in
+            let client = try RawClient(port: test.port)
+            try await client.logIn()
+            let session = try await test.firstSession()
+            await client.send(.query("rows 1000000"))
+            #expect(await eventually { session.queuedBytes >= 256 << 10 })
+            await client.send(.query("close"))
+            #expect(await eventually(within: .seconds(10)) { session.departures == [.lost] })
+        }
+    }
+
     @Test(
         "a client that sends and does not wait is not read further than the bound, and read on when it has been served")
     func sendsWithoutWaiting() async throws {
@@ -146,6 +159,10 @@ import Testing
 
     private func isNothing(_ next: OutputQueue.Next) -> Bool { if case .nothing = next { true } else { false } }
 
+    private func isWait(_ next: OutputQueue.Next, isClosing: Bool) -> Bool {
+        if case .wait(isClosing) = next { true } else { false }
+    }
+
     private func isClose(_ next: OutputQueue.Next) -> Bool { if case .close = next { true } else { false } }
 
     private func bytes(_ count: Int) -> ByteBuffer { ByteBuffer(repeating: 0, count: count) }
@@ -168,7 +185,7 @@ import Testing
     func stalled() {
         let queue = SharedQueue()
         #expect(queue.write(bytes(20)))
-        #expect(isNothing(queue.next(channelTakesMore: false)))
+        #expect(isWait(queue.next(channelTakesMore: false), isClosing: false))
         #expect(!queue.write(bytes(5)))
         #expect(queue.queuedBytes == 25)
         #expect(queue.answer == nil)
@@ -180,8 +197,10 @@ import Testing
     func close() {
         let queue = SharedQueue()
         #expect(queue.write(bytes(20)))
-        #expect(!queue.close(last: bytes(7)))
+        #expect(isWait(queue.next(channelTakesMore: false), isClosing: false))
+        #expect(queue.close(last: bytes(7)))
         #expect(!queue.close(last: bytes(8)))
+        #expect(isWait(queue.next(channelTakesMore: false), isClosing: true))
         #expect(!queue.write(bytes(9)))
         #expect(queue.answer == false)
         #expect(isSend(queue.next(channelTakesMore: true), 20))
