@@ -1,7 +1,7 @@
 -- Where rows are: the distribution of tables and the owners of buckets, the same on every shard.
 --
--- A row of a sharded table is on the shard that owns the bucket of its shard key: the key's extended hash (seed 0) as an
--- unsigned number, modulo 4096. Every change is made on all shards by one transaction.
+-- A row of a sharded table is on the shard that owns the bucket of its shard key: the key's extended hash (seed 0) as
+-- an unsigned number, modulo 4096. Every change is made on all shards by one transaction.
 
 CREATE TABLE meridian.bucket_map (
     is_set boolean PRIMARY KEY DEFAULT true CHECK (is_set),
@@ -58,7 +58,8 @@ CREATE FUNCTION meridian.catalog() RETURNS jsonb LANGUAGE sql STABLE AS $$
                 'columns', coalesce((
                     SELECT jsonb_agg(jsonb_build_object(
                         'name', a.attname, 'type', a.atttypid::bigint, 'typeName', format_type(a.atttypid, a.atttypmod),
-                        'notNull', a.attnotnull, 'identity', nullif(a.attidentity, ''), 'generated', a.attgenerated <> '',
+                        'notNull', a.attnotnull, 'identity', nullif(a.attidentity, ''),
+                        'generated', a.attgenerated <> '',
                         'sequence', pg_get_serial_sequence(format('%I.%I', n.nspname, c.relname), a.attname),
                         'default', pg_get_expr(def.adbin, def.adrelid)) ORDER BY a.attnum)
                     FROM pg_attribute AS a LEFT JOIN pg_attrdef AS def ON def.adrelid = c.oid AND def.adnum = a.attnum
@@ -77,8 +78,8 @@ CREATE FUNCTION meridian.catalog() RETURNS jsonb LANGUAGE sql STABLE AS $$
                 SELECT p.proname, min(CASE
                     WHEN n.nspname <> 'pg_catalog' AND (p.provolatile <> 'i' OR p.prokind = 'p') THEN 'a unknown'
                     WHEN p.proname ~ '(_to_xml|_to_xmlschema|_and_xmlschema)$'
-                        OR p.proname ~ '^(ts_stat|ts_rewrite|lo_|loread|lowrite|currtid|set_config|pg_notify|pg_logical_)'
-                        OR p.proname ~ '^(pg_export_snapshot|pg_(try_)?advisory_|pg_read_|pg_ls_|pg_stat_reset)'
+                        OR p.proname ~ '^(ts_stat|ts_rewrite|lo_|loread|lowrite|currtid|set_config|pg_notify)'
+                        OR p.proname ~ '^(pg_export_snapshot|pg_logical_|pg_(try_)?advisory_|pg_read_|pg_ls_|pg_stat_reset)'
                         THEN 'a unknown'
                     WHEN p.prokind = 'a' THEN 'b aggregate'
                     WHEN p.prokind = 'w' THEN 'c window'

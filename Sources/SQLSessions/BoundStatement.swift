@@ -78,7 +78,7 @@ struct BoundStatement: Sendable {
         plan.isWrite || plan.tables.contains { $0.lock != nil } || plan.functions.contains { $0.trait == .sequence }
     }
 
-    /// What it reads can be read at a timestamp: nothing is hidden in views and functions, which are bound to the tables.
+    /// What it reads can be read at a timestamp: nothing hides in views and functions, which are bound to the tables.
     var isReadableInThePast: Bool { plan.views.isEmpty && !plan.functions.contains { $0.trait == .unknown } }
 
     /// The tables whose definition the plan depends on.

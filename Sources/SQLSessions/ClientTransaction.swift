@@ -212,4 +212,10 @@ actor ClientTransaction {
     func rollback() async {
         await writer?.rollback()
     }
+
+    /// A statement has failed: without a savepoint to go back to, nothing of the transaction will ever commit, and
+    /// whoever waits for its locks need not wait for the client's ROLLBACK.
+    func statementFailed() async {
+        if savepoints.isEmpty { await writer?.rollback() }
+    }
 }

@@ -22,7 +22,7 @@ extension Conversation {
     func parse(_ parse: FrontendMessage.Parse) async throws {
         if !parse.statement.isEmpty, statements[parse.statement] != nil {
             throw TransactionError(
-                SQLState(rawValue: "42P05"), "prepared statement \"\(parse.statement)\" already exists")
+                .duplicatePreparedStatement, "prepared statement \"\(parse.statement)\" already exists")
         }
         let planned = try await node.plan(parse.query, variables.settings.searchPath, transaction)
         guard planned.count <= 1 else {
@@ -37,7 +37,7 @@ extension Conversation {
     func bind(_ bind: FrontendMessage.Bind) async throws {
         guard let prepared = statements[bind.statement] else { throw Self.noStatement(bind.statement) }
         if !bind.portal.isEmpty, portals[bind.portal] != nil {
-            throw TransactionError(SQLState(rawValue: "42P03"), "cursor \"\(bind.portal)\" already exists")
+            throw TransactionError(.duplicateCursor, "cursor \"\(bind.portal)\" already exists")
         }
         try bind.checkText()
         let parameters = bind.parameters.enumerated().map { index, value -> SQLParameter in
@@ -165,6 +165,6 @@ extension Conversation {
     }
 
     private static func noPortal(_ name: String) -> TransactionError {
-        TransactionError(SQLState(rawValue: "34000"), "portal \"\(name)\" does not exist")
+        TransactionError(.invalidCursorName, "portal \"\(name)\" does not exist")
     }
 }

@@ -58,7 +58,8 @@ extension Conversation {
         let facts = try await locking.execute(
             SQLStatement(
                 """
-                SELECT to_regclass($1) IS NULL OR EXISTS (SELECT FROM meridian.distribution WHERE relation = to_regclass($1)), \
+                SELECT to_regclass($1) IS NULL \
+                OR EXISTS (SELECT FROM meridian.distribution WHERE relation = to_regclass($1)), \
                 a.attname::text, a.atttypid::bigint FROM (SELECT 1) AS one \
                 LEFT JOIN pg_attribute AS a ON a.attrelid = to_regclass($1) AND CASE WHEN $2::text IS NULL \
                 THEN a.attnum = (meridian.primary_key(to_regclass($1)))[1] ELSE a.attname = $2 END
@@ -70,7 +71,7 @@ extension Conversation {
         let type = try row.isNull(2) ? nil : ShardKeyType(oid: UInt32(truncatingIfNeeded: try row.int64(2)))
         if let wanted = request?.shardKey, key == nil {
             throw TransactionError(
-                SQLState(rawValue: "42703"), "column \"\(wanted)\" of the shard key does not exist",
+                .undefinedColumn, "column \"\(wanted)\" of the shard key does not exist",
                 hint: "meridian.shard_key names a column of the table")
         }
         let kind = request?.table ?? (key != nil && type != nil || request?.shardKey != nil ? "sharded" : "single")

@@ -20,7 +20,7 @@ extension Conversation {
             if isLocal, !block.isOpen {
                 writer.noticeResponse(
                     ErrorFields(
-                        .warning, SQLState(rawValue: "25P01"), "SET LOCAL can only be used in transaction blocks"))
+                        .warning, .noActiveTransaction, "SET LOCAL can only be used in transaction blocks"))
             } else if let values {
                 let value = values.count == 1 ? values[0] : values.map { quotedIdentifier($0) }.joined(separator: ", ")
                 try await set(name.lowercased(), to: value, isLocal: isLocal)

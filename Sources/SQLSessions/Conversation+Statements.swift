@@ -52,7 +52,7 @@ extension Conversation {
         case .lockTable(let relations, _, _):
             guard block.isOpen else {
                 throw TransactionError(
-                    SQLState(rawValue: "25P01"), "LOCK TABLE can only be used in transaction blocks")
+                    .noActiveTransaction, "LOCK TABLE can only be used in transaction blocks")
             }
             try await runOnEveryShard(planned, relations, isBlock: isBlock, tag: "LOCK TABLE")
         case .maintenance(let command, _): try await runMaintenance(planned, command)
@@ -111,7 +111,7 @@ extension Conversation {
     private func runMaintenance(_ planned: PlannedStatement, _ command: String) async throws(TransactionError) {
         guard !block.isOpen, transaction == nil else {
             throw TransactionError(
-                SQLState(rawValue: "25001"), "\(command) cannot run inside a transaction block")
+                .activeTransaction, "\(command) cannot run inside a transaction block")
         }
         let sql = SQLStatement(planned.statement.text, isPrepared: false)
         for shard in node.engine.shards { _ = try await node.engine.inspect(sql, on: shard) }

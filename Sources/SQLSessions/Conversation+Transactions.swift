@@ -73,7 +73,7 @@ extension Conversation {
         switch command {
         case .begin(let modes):
             if block.isOpen {
-                warn("25001", "there is already a transaction in progress")
+                warn(.activeTransaction, "there is already a transaction in progress")
             } else {
                 block.begin(variables)
                 block.isReadOnly = modes.isReadOnly
@@ -82,7 +82,7 @@ extension Conversation {
         case .commit(let chains):
             try await commit(andChain: chains)
         case .rollback(let chains):
-            if !block.isOpen { warn("25P01", "there is no transaction in progress") }
+            if !block.isOpen { warn(.noActiveTransaction, "there is no transaction in progress") }
             let isReadOnly = block.isReadOnly
             await rollback()
             if chains { beginAgain(isReadOnly) }
@@ -117,14 +117,14 @@ extension Conversation {
     private func setReadOnly(_ isReadOnly: Bool) throws(TransactionError) {
         if !isReadOnly, block.isReadOnly == true, transaction != nil {
             throw TransactionError(
-                SQLState(rawValue: "25001"), "transaction read-write mode must be set before any query")
+                .activeTransaction, "transaction read-write mode must be set before any query")
         }
         block.isReadOnly = isReadOnly
     }
 
     private func commit(andChain chains: Bool) async throws {
         guard block.isOpen else {
-            warn("25P01", "there is no transaction in progress")
+            warn(.noActiveTransaction, "there is no transaction in progress")
             return writer.commandComplete("COMMIT")
         }
         let isReadOnly = block.isReadOnly
@@ -180,10 +180,10 @@ extension Conversation {
 
     private func checkInBlock(_ command: String) throws(TransactionError) {
         guard !block.isOpen else { return }
-        throw TransactionError(SQLState(rawValue: "25P01"), "\(command) can only be used in transaction blocks")
+        throw TransactionError(.noActiveTransaction, "\(command) can only be used in transaction blocks")
     }
 
-    func warn(_ state: String, _ message: String) {
-        writer.noticeResponse(ErrorFields(.warning, SQLState(rawValue: state), message))
+    func warn(_ state: SQLState, _ message: String) {
+        writer.noticeResponse(ErrorFields(.warning, state, message))
     }
 }

@@ -191,6 +191,7 @@ actor Conversation: ClientSession {
             await transaction.rollback()
             self.transaction = nil
         }
+        if block.hasFailed { await transaction?.statementFailed() }
         if !block.isOpen { portals = [:] }
         hasFailedSinceSync = false
         writer.readyForQuery(block.status)

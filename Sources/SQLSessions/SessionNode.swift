@@ -58,7 +58,7 @@ public actor SessionNode: ClientSessionProvider {
     ) async throws(TransactionError) -> OpenedSession {
         guard startup.database == database else {
             throw TransactionError(
-                SQLState(rawValue: "3D000"), "database \"\(startup.database)\" does not exist",
+                .undefinedDatabase, "database \"\(startup.database)\" does not exist",
                 hint: "this cluster's database is \"\(database)\"")
         }
         var variables = defaultVariables(startup)

@@ -199,7 +199,8 @@ extension TransactionEngine {
         let result = try await compute(
             SQLStatement(
                 """
-                SELECT format_type(type, NULL) FROM unnest($1::oid[]) WITH ORDINALITY AS t (type, number) ORDER BY number
+                SELECT format_type(type, NULL) FROM unnest($1::oid[]) WITH ORDINALITY AS t (type, number) \
+                ORDER BY number
                 """, [.text(list)]))
         var names: [String] = []
         for row in result {

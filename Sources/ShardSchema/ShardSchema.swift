@@ -112,6 +112,13 @@ public enum ShardSchema {
         SQLStatement("SELECT meridian.end_sessions($1)", [.int64(epoch.rawValue)], isPrepared: false)
     }
 
+    /// Which session of a node waits for a lock of which other one: two process numbers, waiter and blocker.
+    public static let waits = SQLStatement(
+        """
+        SELECT pid::bigint, unnest(pg_blocking_pids(pid))::bigint FROM pg_stat_activity \
+        WHERE wait_event_type = 'Lock' AND datname = current_database() AND application_name LIKE 'meridian node%'
+        """)
+
     /// The name of the shard that this database is; no row before ``Migrator`` gave it one.
     public static let shardName = SQLStatement("SELECT shard FROM meridian.identity")
 }

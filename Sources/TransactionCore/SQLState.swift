@@ -25,10 +25,16 @@ extension SQLState {
     public static let characterNotInRepertoire = SQLState(rawValue: "22021")
     /// A value is out of its range, a timestamp from the far future among them.
     public static let invalidParameterValue = SQLState(rawValue: "22023")
+    /// That can't be done within a transaction.
+    public static let activeTransaction = SQLState(rawValue: "25001")
+    /// That can be done within a transaction block only.
+    public static let noActiveTransaction = SQLState(rawValue: "25P01")
     /// The transaction is over, or has failed before.
     public static let inFailedTransaction = SQLState(rawValue: "25P02")
     /// A prepared statement of that name is not there.
     public static let invalidStatementName = SQLState(rawValue: "26000")
+    /// A portal or cursor of that name is not there.
+    public static let invalidCursorName = SQLState(rawValue: "34000")
     /// A write in a transaction that promised not to.
     public static let readOnlyTransaction = SQLState(rawValue: "25006")
     /// That user may not connect like this.
@@ -43,8 +49,16 @@ extension SQLState {
     public static let syntaxError = SQLState(rawValue: "42601")
     /// A prepared transaction of that name is not there.
     public static let undefinedObject = SQLState(rawValue: "42704")
+    /// A column is not there.
+    public static let undefinedColumn = SQLState(rawValue: "42703")
+    /// A portal or cursor of that name is there already.
+    public static let duplicateCursor = SQLState(rawValue: "42P03")
+    /// A prepared statement of that name is there already.
+    public static let duplicatePreparedStatement = SQLState(rawValue: "42P05")
     /// A schema is there already.
     public static let duplicateSchema = SQLState(rawValue: "42P06")
+    /// A database of that name is not there.
+    public static let undefinedDatabase = SQLState(rawValue: "3D000")
     /// A savepoint of that name is not there.
     public static let invalidSavepoint = SQLState(rawValue: "3B001")
     /// A schema is not there.

@@ -8,6 +8,8 @@ public struct EngineStatistics: Sendable, Hashable {
     public var crossShardCommits = 0
     /// Transactions that failed, by SQLSTATE.
     public var aborts: [SQLState: Int] = [:]
+    /// Deadlocks across shards that were ended.
+    public var deadlocks = 0
     /// Reads at a timestamp, by shard.
     public var reads = 0
     /// Of them those of clients' statements that went through as-of views, the plain tables not being the state.

@@ -19,7 +19,14 @@ public actor ReadWriteTransaction {
     struct Session {
         let shard: ShardID
         let connection: ShardConnection
+        /// The server process behind it.
+        let process: Int32
         var isWritten: Bool
+
+        init(shard: ShardID, connection: ShardConnection, isWritten: Bool) {
+            (self.shard, self.connection, self.isWritten) = (shard, connection, isWritten)
+            process = connection.assumeIsolated { $0.processID }
+        }
     }
 
     private enum Phase {
@@ -29,19 +36,24 @@ public actor ReadWriteTransaction {
         case ended
     }
 
+    /// The later a transaction begins, the larger.
+    nonisolated let number: UInt64
     private let engine: TransactionEngine
     private let preparation: SessionPreparation?
     private var phase = Phase.open
     private var sessions: [Session] = []
     private var connecting: Set<ShardID> = []
     private var statementsUnderWay = 0
+    /// Why what it waits for was called off.
+    private var calledOff: TransactionError?
     /// The names of the savepoints, oldest first; the server quotes nothing, so they are quoted already.
     private var savepoints: [String] = []
 
     public nonisolated var unownedExecutor: UnownedSerialExecutor { engine.unownedExecutor }
 
-    init(engine: TransactionEngine, preparation: SessionPreparation?) {
+    init(engine: TransactionEngine, number: UInt64, preparation: SessionPreparation?) {
         self.engine = engine
+        self.number = number
         self.preparation = preparation
     }
 
@@ -164,9 +176,18 @@ public actor ReadWriteTransaction {
             }
             return try await begin(on: shard, isWrite: isWrite, running: statements)
         } catch {
-            if case .open = phase { phase = .failed(error) }
-            throw error
+            let reason = error.sqlState == .queryCanceled ? calledOff ?? error : error
+            calledOff = nil
+            if case .open = phase { phase = .failed(reason) }
+            throw reason
         }
+    }
+
+    /// Ends the waits of the transaction's statements; they fail with `reason`.
+    func abortWaiting(because reason: TransactionError) async {
+        guard statementsUnderWay > 0 else { return }
+        calledOff = reason
+        for session in sessions { await session.connection.cancel() }
     }
 
     /// Opens the session on `shard`; BEGIN goes in one round trip with the first statements.
@@ -186,6 +207,7 @@ public actor ReadWriteTransaction {
             throw Self.ended
         }
         sessions.append(session)
+        await engine.sessionOpened(session, by: self)
         try await engine.prepare(session.connection, by: preparation, for: shard)
         let prologue = [Self.begin] + savepoints.map { SQLStatement("SAVEPOINT \($0)") }
         let results = try await engine.run(prologue + statements, on: session)

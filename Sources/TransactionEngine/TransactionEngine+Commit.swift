@@ -38,6 +38,7 @@ extension TransactionEngine {
     }
 
     private func giveBack(_ session: ReadWriteTransaction.Session) async {
+        sessionClosed(session)
         await pools[session.shard]!.writers.giveBack(session.connection)
     }
 

@@ -62,8 +62,8 @@ extension TransactionEngine {
         }
     }
 
-    /// Runs a client's `statement` on `shard` at `timestamp` (R8, R10): on the plain tables while these are the state at
-    /// the timestamp, else through the as-of views.
+    /// Runs a client's `statement` on `shard` at `timestamp` (R8, R10): on the plain tables while these are the state
+    /// at the timestamp, else through the as-of views.
     ///
     /// The plain way costs what the statement costs on PostgreSQL alone. It is taken when nothing is in flight on the
     /// shard and nothing later has been applied, and its answer counts only if that still holds then
@@ -113,7 +113,7 @@ extension TransactionEngine {
         }
     }
 
-    /// Tells a pooled session what it must know first; closes it if that fails, since it is not known then what it knows.
+    /// Tells a pooled session what it must know first; closes it if that fails, since nobody knows then what it knows.
     private func prepare(
         _ connection: ShardConnection, by preparation: SessionPreparation?
     ) async throws(ShardError) {

@@ -42,6 +42,7 @@ extension TransactionEngine {
             keep(Task { await self.sweepContinuously(shard) })
             keep(Task { await self.keepLock(on: shard, locks[shard]!) })
         }
+        keep(Task(executorPreference: loop) { await self.detectDeadlocks() })
         let upkeep = ShardUpkeep(recovery: recovery, clock: clock, logger: logger)
         keep(
             Task {

@@ -31,6 +31,8 @@ public actor TransactionEngine {
     var readWaiters: [SafeTimeTracker.WaiterID: WaitList.ID] = [:]
     private var admission: Admission
     private var admissionQueue = Deque<WaitList.ID>()
+    private var transactionCount: UInt64 = 0
+    private var owners: [SessionID: ReadWriteTransaction] = [:]
     private var isStopping = false
     private var isExpiring = false
     /// The engine has let go of the shards: whatever is not settled is its successor's.
@@ -69,7 +71,34 @@ public actor TransactionEngine {
         preparing preparation: SessionPreparation? = nil
     ) async throws(TransactionError) -> ReadWriteTransaction {
         try await admit()
-        return ReadWriteTransaction(engine: self, preparation: preparation)
+        transactionCount += 1
+        return ReadWriteTransaction(engine: self, number: transactionCount, preparation: preparation)
+    }
+
+    // MARK: Sessions and their owners
+
+    /// `session` runs for `transaction` from here on, until it is given back.
+    func sessionOpened(_ session: ReadWriteTransaction.Session, by transaction: ReadWriteTransaction) {
+        owners[SessionID(session)] = transaction
+    }
+
+    func sessionClosed(_ session: ReadWriteTransaction.Session) {
+        owners[SessionID(session)] = nil
+    }
+
+    /// The transaction that a server process works for.
+    func owner(of process: Int32, on shard: ShardID) -> ReadWriteTransaction? {
+        owners[SessionID(shard: shard, process: process)]
+    }
+
+    func openTransaction(_ number: UInt64) -> ReadWriteTransaction? {
+        owners.values.first { $0.number == number }
+    }
+
+    /// Lets some time pass; whether a request has been under way for longer than a shard works at one.
+    func hasLongRequests() -> Bool {
+        admission.tick()
+        return admission.hasLongRequests
     }
 
     /// Runs `body` in a transaction and commits it; rolls back when `body` throws.
@@ -188,6 +217,20 @@ public actor TransactionEngine {
         isStopped = true
         for task in upkeep { task.cancel() }
         for pools in pools.values { await pools.close() }
+    }
+
+    /// A session by what a shard calls it.
+    private struct SessionID: Hashable {
+        var shard: ShardID
+        var process: Int32
+
+        init(shard: ShardID, process: Int32) {
+            (self.shard, self.process) = (shard, process)
+        }
+
+        init(_ session: ReadWriteTransaction.Session) {
+            self.init(shard: session.shard, process: session.process)
+        }
     }
 
     static let stopping = TransactionError(.adminShutdown, "the engine is stopping", hint: "connect to another node")

@@ -101,6 +101,21 @@ import TransactionCore
         }
     }
 
+    @Test("a deadlock that spans shards ends within seconds: the younger fails with 40P01, the other commits")
+    func deadlock() async throws {
+        try await Self.withAccounts { served, one, two, a, b in
+            try await one.text("BEGIN; UPDATE t SET n = n + 1 WHERE id = \(a)")
+            try await two.text("BEGIN; UPDATE t SET n = n + 1 WHERE id = \(b)")
+            async let first: String? = one.failure("UPDATE t SET n = n + 1 WHERE id = \(b); COMMIT")
+            async let second: String? = two.failure("UPDATE t SET n = n + 1 WHERE id = \(a); COMMIT")
+            let states = [await first, await second]
+            #expect(states == [nil, "40P01"])
+            #expect(await served.engine.currentStatistics().deadlocks == 1)
+            try await two.text("ROLLBACK")
+            #expect(try await one.text("SELECT sum(n) FROM t WHERE id IN (\(a), \(b))") == "22")
+        }
+    }
+
     @Test("sums while clients transfer between shards are always right, and every transfer gets through by retrying")
     func sums() async throws {
         try await Self.withAccounts { served, one, _, _, _ in

@@ -1,7 +1,8 @@
 import Foundation
 import Synchronization
 
-/// A `meridian` command of this build, or another program, running as its users run it. Killed when the last reference to it goes.
+/// A `meridian` command of this build, or another program, running as its users run it. Killed when the last reference
+/// to it goes.
 public final class RunningCommand: Sendable {
     /// It did not do in time what was waited for.
     public struct TimedOut: Error, CustomStringConvertible {
