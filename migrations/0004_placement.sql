@@ -79,7 +79,7 @@ CREATE FUNCTION meridian.catalog() RETURNS jsonb LANGUAGE sql STABLE AS $$
                     WHEN n.nspname <> 'pg_catalog' AND (p.provolatile <> 'i' OR p.prokind = 'p') THEN 'a unknown'
                     WHEN p.proname ~ '(_to_xml|_to_xmlschema|_and_xmlschema)$'
                         OR p.proname ~ '^(ts_stat|ts_rewrite|lo_|loread|lowrite|currtid|set_config|pg_notify)'
-                        OR p.proname ~ '^(pg_export_snapshot|pg_logical_|pg_(try_)?advisory_|pg_read_|pg_ls_|pg_stat_reset)'
+                        OR p.proname ~ '^pg_(export_snapshot|logical_|(try_)?advisory_|read_|ls_|stat_reset)'
                         THEN 'a unknown'
                     WHEN p.prokind = 'a' THEN 'b aggregate'
                     WHEN p.prokind = 'w' THEN 'c window'
