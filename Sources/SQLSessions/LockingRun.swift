@@ -78,7 +78,7 @@ struct LockingRun: Sendable {
     }
 
     private func write(_ statement: BoundStatement, on shard: ShardID) async throws(TransactionError) -> SQLResult {
-        let locks = writeLocks(of: statement).map(Self.lock)
+        let locks = (insertLocks(of: statement) + writeLocks(of: statement)).map(Self.lock)
         guard let rows = statement.plan.locks.rows else {
             return try await run(locks + [statement.sql], isWrite: true, on: shard)[locks.count]
         }
@@ -108,6 +108,15 @@ struct LockingRun: Sendable {
         }
     }
 
+    /// A row that is in an INSERT's way was read. ON CONFLICT DO UPDATE locks it; DO NOTHING does not, and of an INSERT
+    /// within another statement the plan does not tell the clause: then the table is kept as it is.
+    private func insertLocks(of statement: BoundStatement) -> [TableLock] {
+        let plan = statement.plan
+        let targets = plan.tables.filter { $0.role == .insert }.map(\.table)
+        if plan.statement.kind == .insert, targets.count == 1, plan.conflict?.updates ?? true { return [] }
+        return Set(targets).sorted().map { TableLock(table: $0, mode: .shareRowExclusive) }
+    }
+
     // MARK: Split INSERTs
 
     private func insert(
@@ -132,7 +141,7 @@ struct LockingRun: Sendable {
                 .featureNotSupported, "the shard key \(insert.key.name) has a value that can't be hashed here",
                 hint: "write it in the usual form of its type")
         }
-        let locks = statement.plan.locks.tables.map(Self.lock)
+        let locks = (insertLocks(of: statement) + statement.plan.locks.tables).map(Self.lock)
         var parts: [(rows: [Int], result: SQLResult)] = []
         for (shard, rows) in split.rows.sorted(by: { $0.key < $1.key }) {
             let chosen = values.filter { rows.contains($0.key.row) }

@@ -101,6 +101,20 @@ import TransactionCore
         }
     }
 
+    @Test("a row that ON CONFLICT DO NOTHING found stays until the transaction's end (R7)")
+    func conflictReads() async throws {
+        try await Self.withAccounts { _, one, two, a, b in
+            try await one.text("BEGIN")
+            let found = try await one.runSimple("INSERT INTO t VALUES (\(a), 0) ON CONFLICT DO NOTHING")
+            #expect(found[0].commandTag == "INSERT 0 0")
+            try await two.text("BEGIN; SET LOCAL lock_timeout = '300ms'")
+            #expect(await two.failure("DELETE FROM t WHERE id = \(a)") == "55P03")
+            try await two.text("ROLLBACK")
+            try await one.text("UPDATE t SET n = 1 WHERE id = \(b); COMMIT")
+            try await two.text("DELETE FROM t WHERE id = \(a)")
+        }
+    }
+
     @Test("a deadlock that spans shards ends within seconds: the younger fails with 40P01, the other commits")
     func deadlock() async throws {
         try await Self.withAccounts { served, one, two, a, b in
