@@ -1,4 +1,5 @@
-# What the commands in this directory share; to be sourced. shellcheck shell=bash
+# What the commands in this directory share; to be sourced.
+# shellcheck shell=bash
 
 # Ends the command: meridian_fail MESSAGE [HINT]
 meridian_fail() {
