@@ -13,7 +13,7 @@ public struct CopyFormat: Hashable, Sendable {
     }
 }
 
-/// Takes the data of one COPY FROM STDIN; see ``ShardConnection/copyIn(_:deadline:)``.
+/// Takes the data of one COPY FROM STDIN; see ``ShardConnection/copyIn(_:deadline:)``. For one task at a time.
 public struct CopyInSink: Sendable {
     let source: SessionSource
     public let format: CopyFormat

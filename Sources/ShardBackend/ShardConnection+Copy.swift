@@ -71,7 +71,8 @@ extension ShardConnection {
         _ bytes: Bytes, _ exchange: Exchange
     ) async throws(ShardError) where Bytes.Element == UInt8 {
         var rest = bytes[...]
-        while !rest.isEmpty, exchange.failure == nil, let handle {
+        // The connection of a copy that is over may be in the middle of another one.
+        while !rest.isEmpty, exchange.failure == nil, !exchange.isOver, let handle {
             let slice = rest.prefix(Self.copyBytesPerFlush)
             rest = rest.dropFirst(slice.count)
             // libpq's buffer grows without a bound, so it is up to us to wait for the socket.
