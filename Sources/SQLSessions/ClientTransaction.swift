@@ -62,6 +62,7 @@ actor ClientTransaction {
     func changeSettings(_ settings: SessionSettings, _ name: String, _ value: String) async throws(TransactionError) {
         self.settings = settings
         guard let writer else { return }
+        await writer.setAppliedSettings(settings.fingerprint)
         let statement = SQLStatement("SELECT set_config($1, $2, true)", [.text(name), .text(value)])
         for shard in await writer.shards { _ = try await writer.lockingRead([statement], on: shard) }
     }

@@ -35,6 +35,10 @@ struct SessionSettings: Hashable, Sendable {
         return statements
     }
 
+    /// Tells prepared statements apart that were parsed under other settings: the server reads literals such as dates
+    /// by them. 0 without any.
+    var fingerprint: UInt64 { values.isEmpty ? 0 : UInt64(bitPattern: Int64(hashValue)) }
+
     /// The schemas of `search_path`, in which `$user` is nobody's: clients share the shards' role.
     var searchPath: [String] {
         guard let path = values["search_path"] else { return ["public"] }
@@ -86,14 +90,10 @@ final class AppliedSettings: @unchecked Sendable {
         let id = ObjectIdentifier(connection)
         let known = settings[id].flatMap { $0.connection.value === connection ? $0.settings : nil } ?? SessionSettings()
         let statements = wanted.statements(from: known)
+        connection.assumeIsolated { $0.setAppliedSettings(wanted.fingerprint) }
         guard !statements.isEmpty else { return [] }
         settings[id] = (WeakConnection(value: connection), wanted)
         if settings.count > 4096 { settings = settings.filter { $0.value.connection.value != nil } }
         return statements
-    }
-
-    /// The session's settings are not known any more: it has to be closed.
-    func forget(_ connection: ShardConnection) {
-        settings[ObjectIdentifier(connection)] = nil
     }
 }

@@ -84,6 +84,11 @@ public actor ReadWriteTransaction {
     /// The shards that the transaction has a session on.
     public var shards: [ShardID] { sessions.map(\.shard) }
 
+    /// Notes that the sessions' settings are others from here on; see ``ShardConnection/appliedSettings``.
+    public func setAppliedSettings(_ fingerprint: UInt64) {
+        for session in sessions { session.connection.assumeIsolated { $0.setAppliedSettings(fingerprint) } }
+    }
+
     // MARK: Savepoints
 
     /// Sets a savepoint on every shard, those that the transaction comes to later among them.

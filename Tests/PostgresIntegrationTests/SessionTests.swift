@@ -120,6 +120,14 @@ import Testing
                     try await one.text("SHOW TimeZone; SELECT current_setting('TimeZone')") == "Asia/Tokyo\nAsia/Tokyo")
                 #expect(try await other.text("SELECT current_setting('TimeZone')") != "Asia/Tokyo")
             }
+            // A literal is read when the statement is parsed: sessions of other settings don't share what was prepared.
+            let literal = SQLStatement(
+                "SELECT extract(epoch FROM timestamptz '2026-01-01 00:00')::bigint + $1::bigint", [.int64(0)])
+            let utc = try await other.run(literal)[0].int64(0)
+            for _ in 0..<3 {
+                #expect(try await one.run(literal)[0].int64(0) == utc - 9 * 3600)
+                #expect(try await other.run(literal)[0].int64(0) == utc)
+            }
             try await one.text("BEGIN; SET TimeZone = 'Asia/Kolkata'; ROLLBACK")
             #expect(try await one.text("SHOW TimeZone") == "Asia/Tokyo")
             try await one.text("BEGIN; SET LOCAL TimeZone = 'Asia/Kolkata'; COMMIT")
