@@ -186,4 +186,29 @@ import TwoPhaseCommit
             }
         }
     }
+
+    @Test("a plain read that a commit overtook is done again at its timestamp; one that nothing overtook is not (R10)")
+    func overtakenPlainRead() async throws {
+        try await EngineShards.withShared { shards in
+            try await shards.engine { engine in
+                let bank = try await engine.makeBank()
+                // What the session is told comes after the shard was found quiet, and before the read's own snapshot.
+                let slowly = ClientStatement(
+                    SQLStatement("SELECT balance FROM account WHERE id = 0"), searchPath: ["bank"],
+                    preparation: { _ in ["SELECT pg_sleep(0.4)", "SELECT set_config('search_path', 'bank', false)"] })
+                try await shards.waitUntilSettled()
+                let before = try await engine.snapshot()
+                let balance = try await before.run(slowly, on: shards.ids[0])[0].int64(0)
+                #expect(await engine.currentStatistics().readsOfThePast == 0)
+
+                async let overtaken = before.run(slowly, on: shards.ids[0])
+                try await engine.loop.sleep(until: .now + .milliseconds(100))
+                _ = try await bank.transfer(10, from: 0, to: 1)
+                #expect(try await overtaken[0].int64(0) == balance)
+                #expect(await engine.currentStatistics().readsOfThePast == 1)
+                let after = try await engine.snapshot().run(slowly, on: shards.ids[0])
+                #expect(try after[0].int64(0) == balance - 10)
+            }
+        }
+    }
 }
