@@ -11,10 +11,9 @@ struct Portal: Sendable {
     let parameters: [SQLParameter]
     let parameterTypes: [UInt32]
     let formats: [FormatCode]
-    /// Set by the first Execute.
+    /// Set by the first Execute, of a statement without rows too.
     var result: StatementResult?
     var position = 0
-    var isDone = false
 }
 
 /// The extended query protocol.
@@ -29,8 +28,7 @@ extension Conversation {
             throw TransactionError(.syntaxError, "cannot insert multiple commands into a prepared statement")
         }
         statements[parse.statement] = PreparedStatement(
-            text: parse.query, statement: planned.first?.statement, parameterTypes: parse.parameterTypes,
-            plan: planned.first)
+            text: parse.query, parameterTypes: parse.parameterTypes)
         writer.parseComplete()
     }
 
@@ -45,7 +43,8 @@ extension Conversation {
             return bind.parameterFormat(at: index) == .binary
                 ? .bytes(Array(value.readableBytesView)) : .text(String(buffer: value))
         }
-        let expected = prepared.plan?.plan.parameterCount ?? 0
+        let planned = try await current(prepared)
+        let expected = planned?.plan.parameterCount ?? 0
         guard parameters.count >= expected else {
             throw TransactionError(
                 .protocolViolation,
@@ -53,8 +52,8 @@ extension Conversation {
                     + "requires \(expected)")
         }
         portals[bind.portal] = Portal(
-            planned: try await current(prepared), parameters: parameters,
-            parameterTypes: await parameterTypes(of: prepared), formats: bind.resultFormats)
+            planned: planned, parameters: parameters, parameterTypes: prepared.parameterTypes,
+            formats: bind.resultFormats)
         writer.bindComplete()
     }
 
@@ -62,9 +61,6 @@ extension Conversation {
     private func current(_ prepared: PreparedStatement) async throws -> PlannedStatement? {
         try await node.plan(prepared.text, variables.settings.searchPath, transaction).first
     }
-
-    /// The declared types; those that were left open are the server's to infer.
-    private func parameterTypes(of prepared: PreparedStatement) async -> [UInt32] { prepared.parameterTypes }
 
     func describe(_ named: FrontendMessage.Named) async throws {
         switch named {
@@ -125,28 +121,26 @@ extension Conversation {
             let result = try await run(
                 planned, portal.parameters, types: portal.parameterTypes, format: portal.formats.shardFormat,
                 isBlock: !isLone)
-            guard let result else {
-                portal.isDone = true
-                portals[execute.portal] = portal
-                return
-            }
             if isLone { try await endImplicitTransaction() }
-            portal.result = result
+            portal.result = result ?? StatementResult([], fields: [], tag: "")
+            portals[execute.portal] = portal
+            // What is not rows has been answered.
+            if result == nil { return }
         }
         guard let result = portal.result else { return }
         let limit = execute.rowsMax > 0 ? portal.position + Int(execute.rowsMax) : result.rowCount
         let end = min(limit, result.rowCount)
         try await writeRows(result, from: portal.position, to: end, portal.formats)
         portal.position = end
-        if end < result.rowCount || execute.rowsMax > 0 && end == limit && end < result.rowCount {
-            portals[execute.portal] = portal
+        if end < result.rowCount {
             writer.portalSuspended()
         } else {
-            portal.isDone = true
+            // The rows are not needed any more.
             portal.result = StatementResult([], fields: [], tag: result.tag)
-            portals[execute.portal] = portal
+            portal.position = 0
             writer.commandComplete(result.tag)
         }
+        portals[execute.portal] = portal
     }
 
     func close(_ named: FrontendMessage.Named) {

@@ -29,7 +29,7 @@ extension Conversation {
             try await distribute(name, as: command.distribution, locking)
         }
         let changed = try await transaction.schemaChanged()
-        try check(known, changed)
+        try check(changed)
         writer.commandComplete(Self.tag(of: command))
     }
 
@@ -100,7 +100,7 @@ extension Conversation {
     }
 
     /// Refuses a schema that the shards could not keep.
-    private func check(_ tables: [TableName], _ catalog: Catalog) throws(TransactionError) {
+    private func check(_ catalog: Catalog) throws(TransactionError) {
         for (name, table) in catalog.tables {
             guard let flaw = table.flaw else { continue }
             throw TransactionError(

@@ -14,14 +14,6 @@ struct PlannedStatement: Sendable {
 
 /// Running one statement, whichever protocol it came by.
 extension Conversation {
-    /// How a statement's rows are to be told.
-    struct RowsRequest: Sendable {
-        var formats: [FormatCode] = []
-        /// The simple protocol describes rows with the rows.
-        var describes = true
-        var rowsMax = 0
-    }
-
     /// What a statement returned, when it is rows; nil when it has been answered already.
     func run(
         _ planned: PlannedStatement, _ parameters: [SQLParameter] = [], types: [UInt32] = [],
@@ -160,12 +152,10 @@ extension Conversation {
 
     // MARK: Rows
 
-    /// Writes a whole result.
-    func write(
-        _ result: StatementResult, tag: String? = nil, _ request: RowsRequest = RowsRequest()
-    ) async throws(TransactionError) {
-        if request.describes, !result.fields.isEmpty { describe(Self.descriptions(result.fields), request.formats) }
-        try await writeRows(result, from: 0, to: result.rowCount, request.formats)
+    /// Writes a whole result, in text.
+    func write(_ result: StatementResult, tag: String? = nil) async throws(TransactionError) {
+        if describesAnswers, !result.fields.isEmpty { describe(Self.descriptions(result.fields), []) }
+        try await writeRows(result, from: 0, to: result.rowCount, [])
         writer.commandComplete(tag ?? result.tag)
     }
 

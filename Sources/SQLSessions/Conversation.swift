@@ -14,12 +14,10 @@ import TransactionEngine
 /// Runs on the engine's event loop, where the shards' connections are too. Frames are worked off by one task, which
 /// ends when there are none: an idle client costs no task.
 actor Conversation: ClientSession {
-    /// The protocol's statement: what Parse made.
+    /// What Parse made. It is planned anew for each Bind, from the plan cache unless the schema has changed.
     struct PreparedStatement: Sendable {
         let text: String
-        let statement: Statement?
         let parameterTypes: [UInt32]
-        let plan: PlannedStatement?
     }
 
     let node: SessionNode

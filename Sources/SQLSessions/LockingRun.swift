@@ -142,13 +142,13 @@ struct LockingRun: Sendable {
                 hint: "write it in the usual form of its type")
         }
         let locks = (insertLocks(of: statement) + statement.plan.locks.tables).map(Self.lock)
-        var parts: [(rows: [Int], result: SQLResult)] = []
+        var parts: [SQLResult] = []
         for (shard, rows) in split.rows.sorted(by: { $0.key < $1.key }) {
             let chosen = values.filter { rows.contains($0.key.row) }
             let sql = statement.sql(insert.sql(rows: rows, values: chosen))
-            parts.append((rows, try await run(locks + [sql], isWrite: true, on: shard)[locks.count]))
+            parts.append(try await run(locks + [sql], isWrite: true, on: shard)[locks.count])
         }
-        return StatementResult(parts.map(\.result))
+        return StatementResult(parts)
     }
 
     /// Values that must be the cluster's and not a shard's: of sequences, which live on the first shard.

@@ -33,25 +33,9 @@ struct SnapshotRun: Sendable {
     private func run(
         _ sql: SQLStatement, _ statement: BoundStatement, on shards: [ShardID]
     ) async throws(TransactionError) -> [SQLResult] {
-        let runs = shards.map { shard in
-            Task(executorPreference: engine.loop) { () -> Result<SQLResult, TransactionError> in
-                do throws(TransactionError) {
-                    return .success(try await run(sql, statement, on: shard))
-                } catch {
-                    return .failure(error)
-                }
-            }
+        try await engine.onEach(shards) { shard throws(TransactionError) in
+            try await run(sql, statement, on: shard)
         }
-        let outcomes = await withTaskCancellationHandler {
-            var outcomes: [Result<SQLResult, TransactionError>] = []
-            for run in runs { outcomes.append(await run.value) }
-            return outcomes
-        } onCancel: {
-            for run in runs { run.cancel() }
-        }
-        var results: [SQLResult] = []
-        for outcome in outcomes { results.append(try outcome.get()) }
-        return results
     }
 
     private func run(

@@ -38,13 +38,20 @@ public struct Snapshot: Sendable {
         _ statement: SQLStatement, in schema: String = "public", on shards: [ShardID]
     ) async throws(TransactionError) -> [SQLResult] {
         let (engine, timestamp) = (engine, timestamp)
+        return try await engine.onEach(shards) { shard throws(TransactionError) in
+            try await engine.read(statement, in: schema, at: timestamp, on: shard)
+        }
+    }
+}
+
+extension TransactionEngine {
+    /// Runs `read` for all `shards` at once; the results stand in their order. Cancelling the task cancels each.
+    public nonisolated func onEach(
+        _ shards: [ShardID], _ read: @escaping @Sendable (ShardID) async throws(TransactionError) -> SQLResult
+    ) async throws(TransactionError) -> [SQLResult] {
         let reads = shards.map { shard in
-            Task(executorPreference: engine.loop) { () -> Result<SQLResult, TransactionError> in
-                do throws(TransactionError) {
-                    return .success(try await engine.read(statement, in: schema, at: timestamp, on: shard))
-                } catch {
-                    return .failure(error)
-                }
+            Task(executorPreference: loop) { () -> Result<SQLResult, TransactionError> in
+                do throws(TransactionError) { return .success(try await read(shard)) } catch { return .failure(error) }
             }
         }
         let outcomes = await withTaskCancellationHandler {

@@ -71,11 +71,10 @@ extension TransactionEngine {
     func read(
         _ statement: ClientStatement, at timestamp: Timestamp, on shard: ShardID
     ) async throws(TransactionError) -> SQLResult {
-        guard let pools = pools[shard] else { throw Self.unknownShard(shard) }
         if tracker.isCurrent(at: timestamp, on: shard) {
             // Closes the timestamp: a commit that is chosen from here on is a later one, and is noticed below.
             _ = tracker.readRequested(at: timestamp, on: shard)
-            let result = try await run([], statement, [], on: shard, pools)
+            let result = try await evaluate(statement, on: shard)
             if tracker.isCurrent(at: timestamp, on: shard) {
                 statistics.reads += 1
                 return result
@@ -86,30 +85,15 @@ extension TransactionEngine {
         statistics.reads += 1
         statistics.readsOfThePast += 1
         let prologue = ShardSchema.readPrologue(at: timestamp, schemas: statement.searchPath)
-        return try await run(prologue, statement.asOf, [Statement.commit], on: shard, pools)
-    }
-
-    private func run(
-        _ prologue: [SQLStatement], _ statement: ClientStatement, _ epilogue: [SQLStatement], on shard: ShardID,
-        _ pools: ShardPools
-    ) async throws(TransactionError) -> SQLResult {
-        do throws(ShardError) {
-            let connection = try await pools.readers.lease(deadline: .now + configuration.admissionTimeout)
+        let deadline = ContinuousClock.now + configuration.statementTimeout
+        return try await withReader(statement, on: shard) { connection throws(ShardError) in
             do throws(ShardError) {
-                try await prepare(connection, by: statement.preparation)
-                let results = try await connection.run(
-                    prologue + [statement.statement] + epilogue, deadline: .now + configuration.statementTimeout)
-                await pools.readers.giveBack(connection)
-                return results[prologue.count]
+                let statements = prologue + [statement.asOf.statement, Statement.commit]
+                return try await connection.run(statements, deadline: deadline)[prologue.count]
             } catch {
-                if !prologue.isEmpty {
-                    _ = try? await connection.run([Statement.rollback], deadline: .now + .seconds(1))
-                }
-                await pools.readers.giveBack(connection)
+                _ = try? await connection.run([Statement.rollback], deadline: .now + .seconds(1))
                 throw error
             }
-        } catch {
-            throw TransactionError(error, shard: shard)
         }
     }
 
