@@ -97,7 +97,7 @@ let package = Package(
         .target(
             name: "BankWorkload",
             dependencies: [
-                "ShardBackend", "ShardSchema", "TransactionCore", "TransactionEngine", "TwoPhaseCommit",
+                "Placement", "ShardBackend", "ShardSchema", "TransactionCore", "TransactionEngine", "TwoPhaseCommit",
                 .product(name: "Histogram", package: "hdrhistogram-swift"),
                 .product(name: "Logging", package: "swift-log"),
             ]

@@ -1,16 +1,18 @@
+import Placement
 import ShardBackend
 import TransactionCore
 import TransactionEngine
+import TwoPhaseCommit
 
 /// The standard workload of the field: accounts spread over all shards, between which money moves while its sum stays.
-///
-/// Account `n` lies on shard `n mod (number of shards)`, in the order of the shards' names.
-public struct Bank: Sendable {
-    /// How many accounts there are, numbered from 0.
+/// Its engine is in this process.
+public struct Bank: BankAccess {
     public let accounts: Int64
-    /// What all accounts hold together.
     public let total: Int64
     let engine: TransactionEngine
+    /// Where accounts are when the bank was made over the wire, like every table. Otherwise account `n` lies on shard
+    /// `n mod (number of shards)`, in the order of the shards' names.
+    private let buckets: BucketMap?
 
     /// The table's schema; reads at a timestamp see its as-of views.
     static let schema = "bank"
@@ -41,10 +43,10 @@ public struct Bank: Sendable {
                 _ = try await transaction.execute(replacing ? drop + create : create, on: shard)
             }
         }
-        return Bank(accounts: accounts, total: accounts * balance, engine: engine)
+        return Bank(accounts: accounts, total: accounts * balance, engine: engine, buckets: nil)
     }
 
-    /// Opens the bank that ``create(accounts:balance:replacing:on:)`` made.
+    /// Opens the bank that ``create(accounts:balance:replacing:on:)`` made, or ``RemoteBank``.
     ///
     /// - Throws: ``TransactionError``, SQLSTATE 42P01 when there is none.
     public static func open(on engine: TransactionEngine) async throws -> Bank {
@@ -54,7 +56,7 @@ public struct Bank: Sendable {
             let results = try await snapshot.read(statement, in: schema, on: engine.shards)
             let accounts = try results.reduce(0) { try $0 + $1[0].int64(0) }
             let total = try results.reduce(0) { try $0 + $1[0].int64(1) }
-            return Bank(accounts: accounts, total: total, engine: engine)
+            return Bank(accounts: accounts, total: total, engine: engine, buckets: try await placement(on: engine))
         } catch let error as TransactionError where error.sqlState == .undefinedTable {
             throw TransactionError(
                 .undefinedTable, "there is no bank on shard \(error.shard.map(\.rawValue) ?? "?")",
@@ -62,10 +64,29 @@ public struct Bank: Sendable {
         }
     }
 
+    /// The map of the buckets, when that is how the accounts are placed.
+    private static func placement(on engine: TransactionEngine) async throws -> BucketMap? {
+        let distributed = SQLStatement(
+            "SELECT EXISTS (SELECT FROM meridian.distribution WHERE relation = to_regclass('bank.account'))")
+        guard try await engine.inspect(distributed, on: engine.shards[0])[0].bool(0) else { return nil }
+        return try await ShardLogs(engine).buckets()
+    }
+
     /// The shard of an account.
     func shard(of account: Int64) -> ShardID {
-        engine.shards[Int(account % Int64(engine.shards.count))]
+        if let buckets { return buckets.shard(forHash: ShardKeyHash.hash(account)) }
+        return engine.shards[Int(account % Int64(engine.shards.count))]
     }
+
+    public var loop: EventLoop { engine.loop }
+
+    public func crosses(_ source: Int64, _ target: Int64) -> Bool? { shard(of: source) != shard(of: target) }
+
+    public func now() async throws -> Timestamp? { try await engine.snapshot().timestamp }
+
+    public func statistics() async -> EngineStatistics? { await engine.currentStatistics() }
+
+    public func sum(_ bound: ReadBound) async throws -> Int64 { try await sum(at: try await engine.snapshot(bound)) }
 
     /// The sum of all accounts at `snapshot`.
     public func sum(at snapshot: Snapshot) async throws -> Int64 {
@@ -81,19 +102,10 @@ public struct Bank: Sendable {
         + coalesce((SELECT sum(weight * balance) FROM meridian_diff_bank.account), 0)::bigint
         """)
 
-    /// How a transfer ended that did not fail.
-    enum TransferEnd: Sendable {
-        case committed(Timestamp)
-        /// The account would have been overdrawn.
-        case refused
-    }
-
-    /// Moves `amount` from one account to another, unless that would overdraw.
-    ///
     /// Rows are locked in the order of their shards and numbers, so transfers never wait for each other in a circle.
     /// The debit locks its row whatever the balance is, so that a refusal, too, tells what is certainly so (DESIGN
     /// section 4, "a write reads too").
-    func transfer(_ amount: Int64, from source: Int64, to target: Int64) async throws -> TransferEnd {
+    public func transfer(_ amount: Int64, from source: Int64, to target: Int64) async throws -> TransferEnd {
         let transaction = try await engine.begin()
         do {
             let (sourceShard, targetShard) = (shard(of: source), shard(of: target))

@@ -22,6 +22,8 @@ public struct BankFindings: Sendable {
     public var prepared: [String] = []
     /// Prepared transactions of others: no fault of ours, but they hold locks.
     public var strangers: [String] = []
+    /// The shards' logs and prepared transactions were held against the history.
+    public var hasSeenLogs = false
 
     /// Everything holds.
     public var isConsistent: Bool {
@@ -32,10 +34,17 @@ public struct BankFindings: Sendable {
 
 /// Checks a bank after, or between, its runs.
 public struct BankCheck: Sendable {
-    private let bank: Bank
+    private let bank: any BankAccess
+    private let logs: ShardLogs?
 
+    /// Checks a bank by its sums, and by what its shards have logged.
+    public init(_ bank: any BankAccess, logs: ShardLogs?) {
+        (self.bank, self.logs) = (bank, logs)
+    }
+
+    /// Checks a bank of this process's engine.
     public init(_ bank: Bank) {
-        self.bank = bank
+        self.init(bank, logs: ShardLogs(bank.engine))
     }
 
     /// Checks the bank against the history of its runs.
@@ -51,9 +60,16 @@ public struct BankCheck: Sendable {
         var findings = BankFindings()
         findings.transfersChecked = history.count
         findings.realTimeViolations = Self.realTimeViolations(in: history)
-        try await checkLogs(history, &findings)
-        try await checkPrepared(&findings)
-        try await checkSums(history, total: total ?? bank.total, samples: samples, seed: seed, &findings, progress)
+        var floor = Timestamp.zero
+        if let logs {
+            floor = try await Self.oldestReadable(logs)
+            try await checkLogs(logs, history.filter { $0.commitTimestamp >= floor }, since: floor, &findings)
+            try await checkPrepared(logs, &findings)
+            findings.hasSeenLogs = true
+        }
+        let timestamps = history.map(\.commitTimestamp).filter { $0 >= floor }
+        try await checkSums(
+            at: timestamps, total: total ?? bank.total, samples: samples, seed: seed, &findings, progress)
         return findings
     }
 
@@ -81,26 +97,26 @@ public struct BankCheck: Sendable {
         var participants: [Substring]
     }
 
-    private func checkLogs(_ history: [HistoryEntry], _ findings: inout BankFindings) async throws {
+    /// - Parameter floor: shards forget at their own pace; only what all of them still keep can be held against each
+    ///   other.
+    private func checkLogs(
+        _ logs: ShardLogs, _ history: [HistoryEntry], since floor: Timestamp, _ findings: inout BankFindings
+    ) async throws {
         var rows: [LogRow] = []
-        for shard in bank.engine.shards {
-            let result = try await bank.engine.inspect(ShardSchema.committedTransactions, on: shard)
-            for row in result {
+        for shard in logs.shards {
+            for row in try await logs.run(ShardSchema.committedTransactions, on: shard) {
                 let participants = try row.text(1).split(separator: ",")
                 rows.append(
                     LogRow(shard: shard, timestamp: Timestamp(rawValue: try row.int64(0)), participants: participants))
             }
         }
-        let floor = try await oldestReadable()
-        Self.judge(
-            rows.filter { $0.timestamp >= floor }, history.filter { $0.commitTimestamp >= floor }, &findings)
+        Self.judge(rows.filter { $0.timestamp >= floor }, history, &findings)
     }
 
-    /// Shards forget at their own pace: only what all of them still keep can be held against each other.
-    private func oldestReadable() async throws -> Timestamp {
+    private static func oldestReadable(_ logs: ShardLogs) async throws -> Timestamp {
         var floor = Timestamp.zero
-        for shard in bank.engine.shards {
-            let row = try await bank.engine.inspect(ShardSchema.oldestReadable, on: shard)[0]
+        for shard in logs.shards {
+            let row = try await logs.run(ShardSchema.oldestReadable, on: shard)[0]
             floor = max(floor, Timestamp(rawValue: try row.int64(0)))
         }
         return floor
@@ -125,9 +141,9 @@ public struct BankCheck: Sendable {
         }
     }
 
-    private func checkPrepared(_ findings: inout BankFindings) async throws {
-        for shard in bank.engine.shards {
-            for row in try await bank.engine.inspect(ShardSchema.preparedTransactions, on: shard) {
+    private func checkPrepared(_ logs: ShardLogs, _ findings: inout BankFindings) async throws {
+        for shard in logs.shards {
+            for row in try await logs.run(ShardSchema.preparedTransactions, on: shard) {
                 let gid = try row.text(0)
                 if TransactionID(gid) == nil {
                     findings.strangers.append("\(gid) on \(shard)")
@@ -139,18 +155,22 @@ public struct BankCheck: Sendable {
     }
 
     private func checkSums(
-        _ history: [HistoryEntry], total: Int64, samples: Int, seed: UInt64, _ findings: inout BankFindings,
+        at timestamps: [Timestamp], total: Int64, samples: Int, seed: UInt64, _ findings: inout BankFindings,
         _ progress: (Int) -> Void
     ) async throws {
-        let now = try await bank.engine.snapshot().timestamp
-        let floor = try await oldestReadable()
-        let timestamps = history.map(\.commitTimestamp).filter { $0 >= floor }
-        let range = (timestamps.min() ?? now)...max(timestamps.max() ?? now, timestamps.min() ?? now)
+        guard let now = try await bank.now() else {
+            findings.sumsChecked = 1
+            let sum = try await bank.sum(.strong)
+            if sum != total { findings.wrongSums.append((.zero, sum)) }
+            return progress(samples)
+        }
+        let first = timestamps.min() ?? now
+        let range = first...max(timestamps.max() ?? now, first)
         var generator = SeededGenerator(seed: seed)
         for sample in 0..<samples {
             let timestamp = Timestamp(
                 rawValue: .random(in: range.lowerBound.rawValue...range.upperBound.rawValue, using: &generator))
-            let sum = try await bank.sum(at: try await bank.engine.snapshot(.at(timestamp)))
+            let sum = try await bank.sum(.at(timestamp))
             if sum != total { findings.wrongSums.append((timestamp, sum)) }
             findings.sumsChecked += 1
             progress(sample + 1)

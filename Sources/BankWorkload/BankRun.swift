@@ -28,6 +28,8 @@ public struct BankLoad: Sendable {
 /// What one client, or all together, did so far.
 public struct BankTally: Sendable {
     public var transfers = 0
+    /// Those of ``transfers`` between two shards, where it is known which account is where.
+    public var crossShard = 0
     /// Transfers refused because they would have overdrawn.
     public var refused = 0
     public var strongSums = 0
@@ -51,22 +53,22 @@ public struct BankTally: Sendable {
     }
 }
 
-/// Runs the workload: clients that transfer and sum, in this process.
+/// Runs the workload: clients that transfer and sum.
 public actor BankRun {
-    private let bank: Bank
+    private let bank: any BankAccess
     private let load: BankLoad
     private let history: HistoryFile?
     /// All clients' doings so far.
     public private(set) var tally = BankTally()
-    /// The commit timestamps between which the run lies.
+    /// The commit timestamps between which the run lies; nil where there are none.
     public private(set) var timestamps: ClosedRange<Timestamp>?
     private var isStopped = false
     private var deadline = ContinuousClock.now
 
-    public nonisolated var unownedExecutor: UnownedSerialExecutor { bank.engine.unownedExecutor }
+    public nonisolated var unownedExecutor: UnownedSerialExecutor { bank.loop.asUnownedSerialExecutor() }
 
     /// Prepares a run that appends every acknowledged transfer to `history`.
-    public init(_ load: BankLoad, on bank: Bank, history: HistoryFile?) {
+    public init(_ load: BankLoad, on bank: any BankAccess, history: HistoryFile?) {
         self.load = load
         self.bank = bank
         self.history = history
@@ -76,12 +78,11 @@ public actor BankRun {
     ///
     /// - Throws: the first error that is no transaction's, and errors that make going on pointless.
     public func run() async throws {
-        let start = try await bank.engine.snapshot().timestamp
-        timestamps = start...start
+        timestamps = try await bank.now().map { $0...$0 }
         deadline = .now + load.duration
         try await withThrowingTaskGroup(of: Void.self) { group in
             for client in 0..<load.clients {
-                group.addTask(executorPreference: bank.engine.loop) {
+                group.addTask(executorPreference: bank.loop) {
                     var generator = SeededGenerator(seed: self.load.seed &+ UInt64(client))
                     while await self.goesOn { try await self.operate(&generator) }
                 }
@@ -110,8 +111,7 @@ public actor BankRun {
         while true {
             let source = Int64.random(in: 0..<accounts, using: &generator)
             let target = Int64.random(in: 0..<accounts, using: &generator)
-            let crosses = bank.shard(of: source) != bank.shard(of: target)
-            if source != target, isCross.map({ $0 == crosses }) ?? true { return (source, target) }
+            if source != target, isCross == nil || bank.crosses(source, target) == isCross { return (source, target) }
         }
     }
 
@@ -124,9 +124,12 @@ public actor BankRun {
                 let end = try await bank.transfer(amount, from: source, to: target)
                 let acknowledged = HistoryFile.now()
                 guard case .committed(let timestamp) = end else { return await refusedTransfer() }
-                try history?.append(
-                    HistoryEntry(began: began, acknowledged: acknowledged, commitTimestamp: timestamp))
-                return await committedTransfer(at: timestamp, nanoseconds: acknowledged - began)
+                if let timestamp {
+                    try history?.append(
+                        HistoryEntry(began: began, acknowledged: acknowledged, commitTimestamp: timestamp))
+                }
+                let isCross = bank.crosses(source, target) == true
+                return await committedTransfer(at: timestamp, isCross: isCross, nanoseconds: acknowledged - began)
             } catch let error as TransactionError {
                 guard try await failed(error) else { return }
             }
@@ -136,26 +139,27 @@ public actor BankRun {
     private nonisolated func sum(isStrong: Bool, _ generator: inout SeededGenerator) async throws {
         let began = ContinuousClock.now
         do {
-            let bound: ReadBound = isStrong ? .strong : .at(await pastTimestamp(&generator))
-            let sum = try await bank.sum(at: try await bank.engine.snapshot(bound))
-            await summed(isStrong: isStrong, isRight: sum == bank.total, took: .now - began)
+            let past = isStrong ? nil : await pastTimestamp(&generator)
+            let sum = try await bank.sum(past.map { .at($0) } ?? .strong)
+            await summed(isStrong: past == nil, isRight: sum == bank.total, took: .now - began)
         } catch let error as TransactionError {
             _ = try await failed(error)
         }
     }
 
-    private func pastTimestamp(_ generator: inout SeededGenerator) -> Timestamp {
-        guard let timestamps else { return .zero }
-        return Timestamp(
-            rawValue: .random(in: timestamps.lowerBound.rawValue...timestamps.upperBound.rawValue, using: &generator))
+    private func pastTimestamp(_ generator: inout SeededGenerator) -> Timestamp? {
+        timestamps.map { range in
+            Timestamp(rawValue: .random(in: range.lowerBound.rawValue...range.upperBound.rawValue, using: &generator))
+        }
     }
 
     // MARK: Tally
 
-    private func committedTransfer(at timestamp: Timestamp, nanoseconds: Int64) {
+    private func committedTransfer(at timestamp: Timestamp?, isCross: Bool, nanoseconds: Int64) {
         tally.transfers += 1
+        if isCross { tally.crossShard += 1 }
         tally.transferLatency.record(UInt64(max(0, nanoseconds / 1000)))
-        if let range = timestamps { timestamps = range.lowerBound...max(range.upperBound, timestamp) }
+        if let range = timestamps, let timestamp { timestamps = range.lowerBound...max(range.upperBound, timestamp) }
     }
 
     private func refusedTransfer() { tally.refused += 1 }
@@ -173,13 +177,13 @@ public actor BankRun {
     /// Counts a failed try; returns whether to try again, after a pause when a shard seems to be down.
     private func failed(_ error: TransactionError) async throws -> Bool {
         tally.failures[error.sqlState, default: 0] += 1
-        if case .indeterminate = error.outcome {
+        if error.sqlState == .transactionResolutionUnknown {
             tally.indeterminate += 1
             return false
         }
         guard [.undefinedTable, .internalError, .clockNotTrusted].contains(error.sqlState) == false else { throw error }
         guard !error.isRetryable else { return true }
-        try? await bank.engine.loop.sleep(until: .now + .milliseconds(100))
+        try? await bank.loop.sleep(until: .now + .milliseconds(100))
         return goesOn && [.connectionFailure, .cannotConnectNow].contains(error.sqlState)
     }
 }

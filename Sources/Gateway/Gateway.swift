@@ -66,6 +66,9 @@ public final class Gateway: Sendable {
                 .recvAllocator, value: AdaptiveRecvByteBufferAllocator(minimum: 512, initial: 1_024, maximum: 65_536))
     }
 
+    /// Whether clients are offered TLS.
+    public var hasTLS: Bool { shared.configuration.tls != nil }
+
     /// Reads certificate and key again: connections that come from now on get them, running ones keep theirs. Throws a
     /// ``GatewayError``, and goes on with the old ones, when the new can't be used. Reads files, so it may block.
     public func reloadTLS() throws(GatewayError) {

@@ -5,7 +5,7 @@ import Foundation
 /// It lies below the range that the kernel gives to outgoing connections. In that range, a client that tries again and
 /// again while the server is down is one day given the server's own port, is connected to itself, and keeps the server
 /// from coming back.
-func freePort() throws -> UInt16 {
+public func freePort() throws -> UInt16 {
     let range = (try? String(contentsOfFile: "/proc/sys/net/ipv4/ip_local_port_range", encoding: .utf8)) ?? ""
     let outgoing = range.split(whereSeparator: \.isWhitespace).first.flatMap { UInt16($0) } ?? 32768
     let candidates: Range<UInt16> = outgoing > 12000 ? 10000..<outgoing : 61000..<65535

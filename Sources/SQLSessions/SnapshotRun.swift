@@ -41,12 +41,14 @@ struct SnapshotRun: Sendable {
     private func run(
         _ sql: SQLStatement, _ statement: BoundStatement, on shard: ShardID
     ) async throws(TransactionError) -> SQLResult {
-        // The text for as-of views is made of the whole statement; a part of it for one shard has no other text.
         let isWhole = sql.text == statement.plan.statement.text
+        let textInThePast = isWhole ? statement.plan.asOfSQL : statement.plan.partsAsOfSQL
+        // What was made of a statement that needs a text of its own for as-of views must have one, too.
+        let isReadableInThePast =
+            statement.isReadableInThePast && (statement.plan.asOfSQL == nil || textInThePast != nil)
         let client = ClientStatement(
-            sql, searchPath: searchPath, preparation: preparation,
-            isReadableInThePast: statement.isReadableInThePast && (isWhole || statement.plan.asOfSQL == nil),
-            textInThePast: isWhole ? statement.plan.asOfSQL : nil)
+            sql, searchPath: searchPath, preparation: preparation, isReadableInThePast: isReadableInThePast,
+            textInThePast: textInThePast)
         return try await snapshot.run(client, on: shard)
     }
 }
@@ -60,12 +62,7 @@ struct MergedRead: Sendable {
 
     init(_ statement: BoundStatement, _ engine: TransactionEngine) {
         (self.statement, self.engine) = (statement, engine)
-        shardSQL =
-            switch statement.plan.merge {
-            case .merge(let merge): statement.sql(merge.shardSQL, resultFormat: .text)
-            case .combine(let combination): statement.sql(combination.shardSQL, resultFormat: .text)
-            case .concatenate, .gather: nil
-            }
+        shardSQL = statement.plan.merge.shardSQL.map { statement.sql($0, resultFormat: .text) }
     }
 
     /// The statement's result from the shards' rows.

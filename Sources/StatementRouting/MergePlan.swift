@@ -6,6 +6,15 @@ public enum MergePlan: Hashable, Sendable {
     case combine(RowCombination)
     /// Not by putting parts together; only a single shard can run the statement.
     case gather(Gather)
+
+    /// What each shard runs; nil: the statement as it is.
+    public var shardSQL: RewrittenSQL? {
+        switch self {
+        case .merge(let merge): merge.shardSQL
+        case .combine(let combination): combination.shardSQL
+        case .concatenate, .gather: nil
+        }
+    }
 }
 
 /// Rows in each shard's sequence, merged.

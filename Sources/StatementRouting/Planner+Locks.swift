@@ -181,6 +181,18 @@ extension Planner {
     /// References that repeat the schema (`public.t.id`) are led along.
     func asOfSQL() -> String? {
         guard case .query = statement.kind else { return nil }
+        return asOfSQL(source, statement.range)
+    }
+
+    /// The same for what each shard runs, which is another text.
+    func asOfSQL(ofParts merge: MergePlan) -> String? {
+        guard let sql = merge.shardSQL?.text, let parsed = try? ParsedText(sql), parsed.statements.count == 1,
+            let node = parsed.tree.pointee.stmts[0]!.pointee.stmt
+        else { return nil }
+        return parsed.text.withBytes { asOfSQL(SourceNode(node, $0), parsed.statements[0].range) }
+    }
+
+    private func asOfSQL(_ source: SourceNode, _ range: Range<Int>) -> String? {
         var places: [Int: String] = [:]
         let bytes = source.bytes
         source.node.forEachDescendant { node in
@@ -199,13 +211,13 @@ extension Planner {
         }
         guard !places.isEmpty else { return nil }
         var text = ""
-        var position = statement.range.lowerBound
+        var position = range.lowerBound
         for (start, schema) in places.sorted(by: { $0.key < $1.key }) {
-            guard let token = bytes.firstToken(in: start..<statement.range.upperBound) else { continue }
+            guard let token = bytes.firstToken(in: start..<range.upperBound) else { continue }
             text += bytes.text(position..<token.start) + quotedIdentifier("meridian_asof_" + schema)
             position = token.end
         }
-        return text + bytes.text(position..<statement.range.upperBound)
+        return text + bytes.text(position..<range.upperBound)
     }
 
     private func isVersioned(_ schema: String, _ table: String) -> Bool {

@@ -25,8 +25,10 @@ public struct StatementPlan: Sendable {
     /// What must be locked, once the transaction reads under locks.
     public var locks = LockPlan()
     /// The text for a read at a timestamp where it differs: qualified names of versioned tables lead to their as-of
-    /// views. The shards' texts of a merge plan have their own; parse those.
+    /// views.
     public var asOfSQL: String?
+    /// The same for ``MergePlan/shardSQL``, which is another text.
+    public var partsAsOfSQL: String?
     /// The highest parameter number.
     public var parameterCount = 0
     /// It is UPDATE, INSERT, DELETE or MERGE, or has one in a CTE.

@@ -57,6 +57,8 @@ extension SQLState {
     public static let duplicatePreparedStatement = SQLState(rawValue: "42P05")
     /// A schema is there already.
     public static let duplicateSchema = SQLState(rawValue: "42P06")
+    /// A table, or another relation, is there already.
+    public static let duplicateTable = SQLState(rawValue: "42P07")
     /// A database of that name is not there.
     public static let undefinedDatabase = SQLState(rawValue: "3D000")
     /// A savepoint of that name is not there.

@@ -111,7 +111,7 @@ final class BareConnection: @unchecked Sendable {
         let description: String
     }
 
-    private let connection: OpaquePointer
+    let connection: OpaquePointer
 
     init(_ conninfo: String) throws {
         connection = PQconnectdb(conninfo)
@@ -182,7 +182,7 @@ final class BareConnection: @unchecked Sendable {
         PQexitPipelineMode(connection)
     }
 
-    private func failure() -> Failure { Failure(description: String(cString: PQerrorMessage(connection))) }
+    func failure() -> Failure { Failure(description: String(cString: PQerrorMessage(connection))) }
 }
 
 /// Latencies up to ten minutes in microseconds, to two digits.

@@ -60,6 +60,8 @@ struct BenchCluster {
         case "bare": try bare(.lastAgent, clients: clients, for: duration)
         case "textbook": try bare(.textbook, clients: clients, for: duration)
         case "meridian": try await meridian(uncertainty: .milliseconds(1), clients: clients, for: duration)
+        case "meridian-any":
+            try await meridian(uncertainty: .milliseconds(1), crossShard: nil, clients: clients, for: duration)
         case "meridian-0": try await meridian(uncertainty: .zero, clients: clients, for: duration)
         default: throw BareConnection.Failure(description: "there is no system \"\(system)\"")
         }
@@ -77,12 +79,16 @@ struct BenchCluster {
         return cell
     }
 
-    private func meridian(uncertainty: Duration, clients: Int, for duration: Duration) async throws -> Cell {
+    private func meridian(
+        uncertainty: Duration, crossShard: Double? = 1, clients: Int, for duration: Duration
+    ) async throws -> Cell {
         try await withEngine(uncertainty: uncertainty) { engine in
             let bank = try await Bank.open(on: engine)
             // Connections are opened before the clock runs, as the bare clients' are.
             try await BankRun(load(clients, .milliseconds(300)), on: bank, history: nil).run()
-            let run = BankRun(load(clients, duration), on: bank, history: nil)
+            var load = load(clients, duration)
+            load.crossShard = crossShard
+            let run = BankRun(load, on: bank, history: nil)
             let before = ProcessorTime.spent(servers: servers)
             try await run.run()
             var cell = Cell()

@@ -13,8 +13,9 @@ struct MeridianBench: AsyncParsableCommand {
               ops/bench transfers            transfers/s against bare libpq and textbook two-phase commit
               ops/bench transfers --quick    the same in under a minute
               ops/bench sums --json sums.json
+              ops/bench gateway --parts select --clients 8
             """,
-        subcommands: [Transfers.self, Sums.self, Memory.self])
+        subcommands: [Transfers.self, Sums.self, GatewayBench.self, Memory.self])
 }
 
 /// What every benchmark takes.

@@ -23,6 +23,12 @@ struct ProcessorTime {
         return time
     }
 
+    /// What the threads of another process, none of which may have ended, have spent.
+    static func ofThreads(_ processID: Int32) -> Double {
+        let threads = (try? FileManager.default.contentsOfDirectory(atPath: "/proc/\(processID)/task")) ?? []
+        return threads.reduce(0) { $0 + seconds(of: "/proc/\(processID)/task/\($1)/schedstat") }
+    }
+
     static func - (left: ProcessorTime, right: ProcessorTime) -> ProcessorTime {
         ProcessorTime(own: left.own - right.own, servers: left.servers - right.servers)
     }
@@ -42,8 +48,10 @@ struct ProcessorTime {
     }
 
     /// Exact, where the ticks in `/proc/PID/stat` are samples (Documentation/scheduler/sched-stats of Linux).
-    private static func schedulerSeconds(of processID: Int32) -> Double {
-        let text = (try? String(contentsOfFile: "/proc/\(processID)/schedstat", encoding: .isoLatin1)) ?? ""
+    private static func schedulerSeconds(of processID: Int32) -> Double { seconds(of: "/proc/\(processID)/schedstat") }
+
+    private static func seconds(of schedulerStatistics: String) -> Double {
+        let text = (try? String(contentsOfFile: schedulerStatistics, encoding: .isoLatin1)) ?? ""
         return (text.split(separator: " ").first.flatMap { Double($0) } ?? 0) / 1e9
     }
 }

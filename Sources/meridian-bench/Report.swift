@@ -7,10 +7,12 @@ struct Measurement: Codable {
     var clients: Int
     var operations: Int
     var seconds: Double
-    /// Latencies in milliseconds.
-    var p50: Double
-    var p99: Double
-    /// Processor time of this process, clients and coordinator, for one operation, in microseconds.
+    /// Latencies in milliseconds, as far as they are known.
+    var mean: Double?
+    var p50: Double?
+    var p99: Double?
+    /// Processor time of this process, clients and coordinator, or of the process that is measured, for one operation,
+    /// in microseconds.
     var ownMicroseconds: Double
     /// Processor time of the PostgreSQL servers for one operation, in microseconds.
     var serverMicroseconds: Double
@@ -22,8 +24,17 @@ struct Measurement: Codable {
         self.clients = clients
         self.seconds = seconds
         operations = Int(latencies.totalCount)
+        mean = latencies.mean / 1000
         p50 = Double(latencies.valueAtPercentile(50)) / 1000
         p99 = Double(latencies.valueAtPercentile(99)) / 1000
+        ownMicroseconds = processor.own * 1e6 / Double(max(1, operations))
+        serverMicroseconds = processor.servers * 1e6 / Double(max(1, operations))
+    }
+
+    /// Of a program that tells the mean latency only.
+    init(system: String, clients: Int, operations: Int, seconds: Double, mean: Double, processor: ProcessorTime) {
+        (self.system, self.clients, self.operations, self.seconds) = (system, clients, operations, seconds)
+        self.mean = mean
         ownMicroseconds = processor.own * 1e6 / Double(max(1, operations))
         serverMicroseconds = processor.servers * 1e6 / Double(max(1, operations))
     }
@@ -46,13 +57,14 @@ struct BenchReport: Codable {
     /// Prints `measurements` as they come.
     mutating func add(_ measurement: Measurement) {
         if measurements.isEmpty {
-            print(Self.row("system", "clients", "per s", "p50 ms", "p99 ms", "own µs", "servers µs"))
+            print(Self.row("system", "clients", "per s", "mean ms", "p50 ms", "p99 ms", "own µs", "servers µs"))
         }
         measurements.append(measurement)
         print(
             Self.row(
                 measurement.system, String(measurement.clients), String(Int(measurement.perSecond)),
-                Self.decimal(measurement.p50), Self.decimal(measurement.p99),
+                measurement.mean.map(Self.decimal) ?? "", measurement.p50.map(Self.decimal) ?? "",
+                measurement.p99.map(Self.decimal) ?? "",
                 String(Int(measurement.ownMicroseconds)), String(Int(measurement.serverMicroseconds))))
     }
 

@@ -27,7 +27,7 @@ struct Sums: AsyncParsableCommand {
             let (plain, strong) = try await bench.sums(clients: clients, for: duration)
             report.add(plain.measurement("plain", clients, duration))
             report.add(strong.measurement("strong", clients, duration))
-            report.addRatio("strong / plain, p50", report.measurements[1].p50 / report.measurements[0].p50)
+            report.addRatio("strong / plain, p50", strong.median / plain.median)
             report.addRatio("strong / plain, mean", strong.mean / plain.mean)
             report.addRatio("wrong sums of plain reads, share", plain.wrongShare)
             report.addRatio("wrong sums of strong reads, share", strong.wrongShare)
@@ -43,6 +43,7 @@ struct SumTally {
     var wrong = 0
 
     var mean: Double { latencies.mean }
+    var median: Double { Double(latencies.valueAtPercentile(50)) }
     var wrongShare: Double { Double(wrong) / Double(max(1, latencies.totalCount)) }
 
     mutating func add(_ sum: Int64, of total: Int64, took duration: Duration) {

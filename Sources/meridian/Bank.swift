@@ -13,25 +13,86 @@ struct BankCommand: AsyncParsableCommand {
         commandName: "bank",
         abstract: "Move money between accounts on all shards, and check that none was lost and the order was true.",
         discussion: """
-            The process that runs a bank command coordinates the cluster while it lasts; one at a time can.
+            Works over the wire, on the node of the configuration or whatever --url names, PostgreSQL too. With \
+            --in-process it coordinates the cluster itself, for comparison; no node can run meanwhile.
 
               meridian bank init --accounts 10000 --balance 1000
               meridian bank run --clients 16 --seconds 10
               meridian bank check
+              meridian bank run --url postgresql://localhost/postgres
             """,
         subcommands: [Init.self, Run.self, Check.self])
 
     /// Where runs leave what their clients saw, for `check`.
     static let historyDefault = "meridian-bank.history"
 
+}
+
+/// Where the bank is, for every command of it.
+struct BankOptions: ParsableArguments {
+    @OptionGroup var cluster: ClusterOptions
+
+    @Option(help: "A server, as libpq takes it; by default the node of the configuration.")
+    var url: String?
+
+    @Flag(help: "Coordinate the cluster in this process.")
+    var inProcess = false
+
+    func validate() throws {
+        if inProcess, url != nil { throw ValidationError("--url and --in-process exclude each other.") }
+    }
+
     /// Takes the cluster over, runs `body`, and lets go of it in every case.
-    static func withEngine<Result: Sendable>(
-        _ cluster: ClusterOptions, _ body: @Sendable (TransactionEngine) async throws -> Result
+    func withEngine<Result: Sendable>(
+        _ body: @Sendable (TransactionEngine) async throws -> Result
     ) async throws -> Result {
         var configuration = try cluster.load()
         configuration.engine.faultHook = try FaultInjection.hook(from: ProcessInfo.processInfo.environment)
         return try await TransactionEngine.withEngine(
             configuration.engine, clock: SystemBoundedClock(source: configuration.clock), body)
+    }
+
+    /// Runs `body` with the server, and with the shards behind it where they are known.
+    func withServer<Result: Sendable>(
+        clients: Int, _ body: (RemoteBank.Server, ShardLogs?) async throws -> Result
+    ) async throws -> Result {
+        let configuration = try knownCluster()
+        let loop = try EventLoop(name: "bank")
+        defer { loop.shutdown() }
+        let server = try await RemoteBank.Server(try url ?? Self.url(configuration), clients: clients, on: loop)
+        let shards = configuration?.engine.shards
+        return try await body(server, server.isMeridian ? try shards.map { try ShardLogs($0, on: loop) } : nil)
+    }
+
+    /// Runs `body` with the bank, however it is reached.
+    func withBank<Result: Sendable>(
+        clients: Int = 1, _ body: @Sendable (any BankAccess, ShardLogs?) async throws -> Result
+    ) async throws -> Result {
+        if inProcess {
+            return try await withEngine { try await body(try await Bank.open(on: $0), ShardLogs($0)) }
+        }
+        return try await withServer(clients: clients) { server, logs in
+            try await body(try await RemoteBank.open(on: server, logs: logs), logs)
+        }
+    }
+
+    /// The configuration, which a server that is named by its URL does without.
+    private func knownCluster() throws -> ClusterConfiguration? {
+        do {
+            return try cluster.load()
+        } catch let error as ConfigurationError where url != nil && !cluster.isGiven {
+            _ = error
+            return nil
+        }
+    }
+
+    private static func url(_ configuration: ClusterConfiguration?) throws -> String {
+        guard let gateway = configuration?.gateway, gateway.port > 0 else {
+            throw ConfigurationError(
+                "which node to use is not known", detail: "the configuration has no gateway.listen with a port",
+                hint: "name a server by --url, or coordinate in this process by --in-process")
+        }
+        return gateway.url(port: gateway.port)
     }
 }
 
@@ -40,7 +101,7 @@ extension BankCommand {
     struct Init: AsyncParsableCommand {
         static let configuration = CommandConfiguration(abstract: "Make the accounts, on all shards or on none.")
 
-        @OptionGroup var cluster: ClusterOptions
+        @OptionGroup var bank: BankOptions
 
         @Option(help: "How many accounts.")
         var accounts: Int64 = 10_000
@@ -59,17 +120,32 @@ extension BankCommand {
         }
 
         func run() async throws {
-            let bank = try await BankCommand.withEngine(cluster) { engine in
-                do {
-                    return try await Bank.create(
-                        accounts: accounts, balance: balance, replacing: replace, on: engine)
-                } catch let error as TransactionError where error.sqlState == .duplicateSchema {
-                    throw TransactionError(
-                        error.sqlState, "there is a bank already", hint: "use it, or replace it by --replace",
-                        shard: error.shard)
+            let made: any BankAccess
+            do {
+                made = try await make()
+            } catch let error as TransactionError
+                where [.duplicateSchema, .duplicateTable].contains(error.sqlState)
+            {
+                throw TransactionError(
+                    error.sqlState, "there is a bank already", hint: "use it, or replace it by --replace",
+                    shard: error.shard)
+            }
+            print("made \(made.accounts) accounts, which hold \(made.total) together")
+        }
+
+        private func make() async throws -> any BankAccess {
+            if bank.inProcess {
+                return try await bank.withEngine { engine in
+                    try await Bank.create(accounts: accounts, balance: balance, replacing: replace, on: engine)
                 }
             }
-            print("made \(bank.accounts) accounts, which hold \(bank.total) together")
+            return try await bank.withServer(clients: 1) { server, _ in
+                let progress = ProgressLine()
+                defer { progress.clear() }
+                return try await RemoteBank.create(
+                    accounts: accounts, balance: balance, replacing: replace, on: server
+                ) { progress.show("made \($0) of \(accounts) accounts") }
+            }
         }
     }
 
@@ -79,7 +155,7 @@ extension BankCommand {
             abstract: "Check the bank: its total at any time of its runs, whole transactions, the order of timestamps.",
             discussion: "Exit code 0: everything holds. 1: something does not, or could not be checked.")
 
-        @OptionGroup var cluster: ClusterOptions
+        @OptionGroup var bank: BankOptions
 
         @Option(help: "What `meridian bank run` wrote.", completion: .file())
         var history = BankCommand.historyDefault
@@ -96,9 +172,9 @@ extension BankCommand {
 
         func run() async throws {
             let entries = try HistoryFile.read(history)
-            let findings = try await BankCommand.withEngine(cluster) { engine in
+            let findings = try await bank.withBank { bank, logs in
                 let progress = ProgressLine()
-                let findings = try await BankCheck(try await Bank.open(on: engine)).run(
+                let findings = try await BankCheck(bank, logs: logs).run(
                     history: entries, total: total, samples: samples, seed: .random(in: 0 ... .max)
                 ) { progress.show("checked the total at \($0) of \(samples) timestamps") }
                 progress.clear()

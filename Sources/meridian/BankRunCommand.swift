@@ -16,9 +16,11 @@ extension BankCommand {
                   meridian bank run --clients 32 --seconds 30
                   meridian bank run --cross-shard 1 --read-fraction 0
                   meridian bank run --hot 10
+                  meridian bank run --url 'postgresql://bank@db1/bank'     another server, PostgreSQL too
+                  meridian bank run --in-process                           without a node in between
                 """)
 
-        @OptionGroup var cluster: ClusterOptions
+        @OptionGroup var bank: BankOptions
 
         @Option(help: "Clients that work at the same time.")
         var clients = 16
@@ -54,26 +56,20 @@ extension BankCommand {
 
         func run() async throws {
             let file = try HistoryFile(appendingTo: history)
-            let report = try await BankCommand.withEngine(cluster) { engine in
-                if let crossShard, crossShard > 0, engine.shards.count < 2 {
-                    throw ValidationError("--cross-shard needs two shards; this cluster has one.")
-                }
-                var load = BankLoad(seed: seed)
-                load.clients = clients
-                load.duration = .seconds(seconds)
-                load.crossShard = crossShard
-                load.hot = hot
-                load.readFraction = readFraction
-                let bank = try await Bank.open(on: engine)
-                if let crossShard, crossShard < 1, min(hot ?? .max, bank.accounts) <= Int64(engine.shards.count) {
-                    throw ValidationError("--cross-shard below 1 needs more accounts than there are shards.")
-                }
+            var load = BankLoad(seed: seed)
+            load.clients = clients
+            load.duration = .seconds(seconds)
+            load.crossShard = crossShard
+            load.hot = hot
+            load.readFraction = readFraction
+            let report = try await bank.withBank(clients: clients) { [load] bank, _ in
+                try checkCrossShard(bank)
                 let run = BankRun(load, on: bank, history: file)
                 let began = ContinuousClock.now
-                try await Self.execute(run, engine)
+                try await Self.execute(run, bank)
                 return BankReport(
-                    load: load, tally: await run.tally, statistics: await engine.currentStatistics(),
-                    took: .now - began, configuration: engine.configuration)
+                    load: load, tally: await run.tally, statistics: await bank.statistics(), took: .now - began,
+                    knowsShards: bank.crosses(0, 1) != nil)
             }
             print(report.text)
             try report.writeJSON(to: json)
@@ -81,14 +77,30 @@ extension BankCommand {
             if report.tally.wrongSums > 0 { throw ExitCode.failure }
         }
 
+        /// Accounts on different shards, and on one, are found by trying.
+        private func checkCrossShard(_ bank: any BankAccess) throws {
+            guard let crossShard else { return }
+            let used = min(hot ?? .max, bank.accounts)
+            let kinds = Set((1..<min(used, 1_000)).map { bank.crosses(0, $0) })
+            guard bank.crosses(0, 1) != nil else {
+                throw ValidationError("--cross-shard needs to know the shards: --config, or a running `meridian dev`.")
+            }
+            guard kinds.contains(true) || crossShard == 0 else {
+                throw ValidationError("--cross-shard needs accounts on two shards; all that are used lie on one.")
+            }
+            guard kinds.contains(false) || crossShard == 1 else {
+                throw ValidationError("--cross-shard below 1 needs more accounts.")
+            }
+        }
+
         /// Runs to the end or to Ctrl-C, with a line of progress.
-        private static func execute(_ run: BankRun, _ engine: TransactionEngine) async throws {
+        private static func execute(_ run: BankRun, _ bank: any BankAccess) async throws {
             try await withThrowingTaskGroup(of: Void.self) { group in
                 let signals = await UnixSignalsSequence(trapping: .sigint, .sigterm)
                 group.addTask {
                     for await _ in signals { await run.stop() }
                 }
-                group.addTask { await BankProgress(run, engine).show() }
+                group.addTask { await BankProgress(run, bank).show() }
                 do {
                     try await run.run()
                     group.cancelAll()
@@ -104,11 +116,11 @@ extension BankCommand {
 /// The live line of a run: what happened in the last second.
 private struct BankProgress {
     let run: BankRun
-    let engine: TransactionEngine
+    let bank: any BankAccess
 
-    init(_ run: BankRun, _ engine: TransactionEngine) {
+    init(_ run: BankRun, _ bank: any BankAccess) {
         self.run = run
-        self.engine = engine
+        self.bank = bank
     }
 
     /// Shows a line each second, until the task is cancelled.
@@ -117,17 +129,19 @@ private struct BankProgress {
         let began = ContinuousClock.now
         var (before, transfersBefore) = (began, 0)
         while (try? await Task.sleep(for: .seconds(1))) != nil {
-            let (tally, statistics) = (await run.tally, await engine.currentStatistics())
+            let (tally, statistics) = (await run.tally, await bank.statistics())
             let now = ContinuousClock.now
             let rate = Double(tally.transfers - transfersBefore) / ((now - before) / .seconds(1))
             (before, transfersBefore) = (now, tally.transfers)
             line.show(
                 String(
-                    format: "%3.0f s  %6.0f transfers/s  p50 %.1f ms  p99 %.1f ms  commit-wait %.1f %%  %@",
+                    format: "%3.0f s  %6.0f transfers/s  p50 %.1f ms  p99 %.1f ms  %@%@",
                     (now - began) / .seconds(1), rate,
                     Double(tally.transferLatency.valueAtPercentile(50)) / 1000,
                     Double(tally.transferLatency.valueAtPercentile(99)) / 1000,
-                    BankReport.commitWaitShare(statistics) * 100, BankReport.describe(tally.failures)))
+                    statistics.map { String(format: "commit-wait %.1f %%  ", BankReport.commitWaitShare($0) * 100) }
+                        ?? "",
+                    BankReport.describe(tally.failures)))
         }
         line.clear()
     }

@@ -11,6 +11,8 @@ struct ClusterConfiguration: Sendable {
     var clock = ClockSource.host(uncertainty: ClockSource.uncertaintyDefault)
     /// How far back reads may go.
     var retention = Duration.seconds(3600)
+    /// How clients reach the node.
+    var gateway = GatewaySettings()
 
     /// ``retention`` in whole seconds, rounded up, as the shards keep it.
     var retentionSeconds: Int64 {

@@ -27,7 +27,7 @@ extension ClusterConfiguration {
         } catch {
             throw ConfigurationError("configuration file \(file) is not YAML", detail: "\(error)")
         }
-        let keys = ["node", "shards", "clock", "retention", "pool", "timeouts"]
+        let keys = ["node", "shards", "gateway", "clock", "retention", "pool", "timeouts"]
         try self.init(ConfigurationSection(root, file: file, path: "", keys: keys))
     }
 
@@ -53,6 +53,8 @@ extension ClusterConfiguration {
         let node = try section.value("node", number) { UInt16($0).flatMap { $0 > 0 ? NodeID(rawValue: $0) : nil } }
         engine.node = node ?? engine.node
         retention = try section.duration("retention", in: .seconds(2) ... .seconds(365 * 86_400)) ?? retention
+        let gatewayKeys = ["listen", "database", "rules", "users", "tls_certificate", "tls_key"]
+        gateway = try section.section("gateway", keys: gatewayKeys).map(Self.gateway) ?? gateway
         clock = try section.section("clock", keys: ["source", "uncertainty"]).map(Self.clock) ?? clock
         if let pool = try section.section("pool", keys: ["writers", "readers", "wait"]) {
             engine.writersMax = try pool.number("writers", in: 1...10_000) ?? engine.writersMax
@@ -65,6 +67,18 @@ extension ClusterConfiguration {
             engine.outcomeTimeout = try timeouts.duration("outcome", in: range) ?? engine.outcomeTimeout
             engine.safeTimeTimeout = try timeouts.duration("safe_time", in: range) ?? engine.safeTimeTimeout
         }
+    }
+
+    private static func gateway(_ section: ConfigurationSection) throws -> GatewaySettings {
+        var gateway = GatewaySettings()
+        let address = try section.value("listen", GatewaySettings.addressExplanation, GatewaySettings.address)
+        (gateway.host, gateway.port) = address ?? (gateway.host, gateway.port)
+        gateway.database = try section.value("database", "it is a name") { $0.isEmpty ? nil : $0 } ?? gateway.database
+        gateway.rules = try section.path("rules")
+        gateway.users = try section.path("users")
+        gateway.tlsCertificate = try section.path("tls_certificate")
+        gateway.tlsKey = try section.path("tls_key")
+        return gateway
     }
 
     private static func clock(_ section: ConfigurationSection) throws -> ClockSource {
@@ -130,6 +144,14 @@ private struct ConfigurationSection {
     func required<Value>(_ key: String, _ allowed: String, _ parse: (String) throws -> Value?) throws -> Value {
         if let value = try value(key, allowed, parse) { return value }
         throw Self.error("\"\(path(to: key))\" is missing", at: .mapping(mapping), file: file, detail: allowed)
+    }
+
+    /// The path of a file; it may be relative to the configuration's.
+    func path(_ key: String) throws -> String? {
+        try value(key, "it is the path of a file") { path in
+            let directory = URL(filePath: file).deletingLastPathComponent()
+            return path.isEmpty ? nil : URL(filePath: path, relativeTo: directory).path(percentEncoded: false)
+        }
     }
 
     func number(_ key: String, in range: ClosedRange<Int>) throws -> Int? {

@@ -13,6 +13,9 @@ struct ClusterOptions: ParsableArguments {
     )
     var shards: [String] = []
 
+    /// The command was told which cluster.
+    var isGiven: Bool { config != nil || !shards.isEmpty }
+
     func validate() throws {
         if config != nil, !shards.isEmpty {
             throw ValidationError("--config and --shard exclude each other.")

@@ -5,7 +5,6 @@ import Logging
 import ServiceLifecycle
 import ShardBackend
 import SystemClock
-import TransactionCore
 import TransactionEngine
 
 /// `meridian dev`: a local cluster in the foreground.
@@ -13,12 +12,13 @@ struct Dev: AsyncParsableCommand {
     static let configuration = CommandConfiguration(
         abstract: "Run a local cluster: throw-away PostgreSQL servers and the nodes over them.",
         discussion: """
-            Prints a line per shard and then "ready"; Ctrl-C stops everything it started. Other commands of the same \
-            user find the cluster by themselves.
+            Prints a line per shard, and "ready: URL" per node once clients can connect; Ctrl-C stops everything it \
+            started. Other commands of the same user find the cluster by themselves.
 
               meridian dev                            three shards, gone at the end
               meridian dev --data ~/bank              kept, and opened again the next time
               meridian dev --shards 1 --uncertainty 0
+              meridian dev --nodes 0                  the shards alone, for a `meridian serve` of your own
             """
     )
 
@@ -28,10 +28,10 @@ struct Dev: AsyncParsableCommand {
     @Option(help: "How many shards; by default 3, or as many as the kept data has.")
     var shards: Int?
 
-    @Option(help: "How many nodes.")
+    @Option(help: "How many nodes clients can connect to; 0 is none. They share one process and one coordinator.")
     var nodes = 1
 
-    @Option(help: "The first node's port for clients, the others' follow. No node serves clients yet.")
+    @Option(help: "The first node's port for clients, the others' follow; by default free ones.")
     var port: UInt16?
 
     @Option(help: "The first shard's port, the others' follow; by default free ones.")
@@ -47,8 +47,11 @@ struct Dev: AsyncParsableCommand {
         guard shards.map((1...LocalCluster.shardsMax).contains) ?? true else {
             throw ValidationError("--shards is 1 to \(LocalCluster.shardsMax).")
         }
-        guard (1...Self.nodesMax).contains(nodes) else {
-            throw ValidationError("--nodes is 1 to \(Self.nodesMax).")
+        guard (0...Self.nodesMax).contains(nodes) else {
+            throw ValidationError("--nodes is 0 to \(Self.nodesMax).")
+        }
+        guard port.map({ $0 > 0 && Int($0) + max(1, nodes) <= 65_536 }) ?? true else {
+            throw ValidationError("--port is 1 to \(65_536 - max(1, nodes)) for \(nodes) nodes.")
         }
         guard uncertainty.duration <= ClockSource.uncertaintyMax else {
             throw ValidationError("--uncertainty is at most \(DurationArgument(ClockSource.uncertaintyMax)).")
@@ -106,8 +109,10 @@ private struct DevService: Service {
     }
 
     private func serve(_ cluster: LocalCluster) async throws {
-        let configuration = try makeConfiguration(cluster)
+        var configuration = try makeConfiguration(cluster)
         try await migrate(configuration)
+        let ports = try nodePorts()
+        configuration.gateway.port = ports[0]
         let file = try DevConfigurationFile(configuration, uncertainty: options.uncertainty.duration)
         defer { file.remove() }
 
@@ -115,13 +120,22 @@ private struct DevService: Service {
         print("config: \(file.path)")
         print("data: \(options.data == nil ? "gone at the end" : "kept in \(cluster.path)")")
         print("Ctrl-C stops all of this")
-        print("ready: \(cluster.servers.count) \(cluster.servers.count == 1 ? "shard" : "shards")")
+        if options.nodes == 0 { print("ready: no node, \(cluster.servers.count) shards") }
 
         let logger = Logger(label: "meridian.dev")
-        let supervisors = cluster.servers.map { ShardSupervisor(server: $0, logger: logger) }
+        var services: [any Service] = cluster.servers.map { ShardSupervisor(server: $0, logger: logger) }
         // The group stops its services in the reverse order: the nodes before what watches the shards.
-        let nodes = try (1...options.nodes).map { try NodeService(number: $0, configuration) }
-        try await ServiceGroup(services: supervisors + nodes, logger: logger).run()
+        if options.nodes > 0 { services.append(try NodeService(configuration, ports: ports)) }
+        try await ServiceGroup(services: services, logger: logger).run()
+    }
+
+    /// The nodes' ports; one of a node to come when there is none.
+    private func nodePorts() throws -> [Int] {
+        let count = max(1, options.nodes)
+        if let first = options.port { return (0..<count).map { Int(first) + $0 } }
+        var ports: Set<Int> = []
+        while ports.count < count { ports.insert(Int(try freePort())) }
+        return ports.sorted()
     }
 
     private func migrate(_ configuration: ClusterConfiguration) async throws {
@@ -132,33 +146,13 @@ private struct DevService: Service {
         }
     }
 
-    /// The configuration for other commands: a node of their own beside those that run here.
     private func makeConfiguration(_ cluster: LocalCluster) throws -> ClusterConfiguration {
         let shards = try cluster.servers.map { server in
             try ShardConfiguration(argument: "\(server.name) \(server.conninfo())")
         }
         var configuration = ClusterConfiguration(shards: shards)
-        configuration.engine.node = NodeID(rawValue: UInt16(options.nodes + 1)) ?? configuration.engine.node
         configuration.clock = .host(uncertainty: options.uncertainty.duration)
         return configuration
-    }
-}
-
-/// What a node runs without clients: it settles what nobody coordinates, and enforces retention.
-private struct NodeService: Service {
-    private let loop: EventLoop
-    private let maintenance: Maintenance
-
-    init(number: Int, _ configuration: ClusterConfiguration) throws {
-        var engine = configuration.engine
-        engine.node = NodeID(rawValue: UInt16(number)) ?? engine.node
-        loop = try EventLoop(name: "node-\(number)")
-        maintenance = Maintenance(engine, clock: SystemBoundedClock(source: configuration.clock), loop: loop)
-    }
-
-    func run() async throws {
-        defer { loop.shutdown() }
-        try await cancelWhenGracefulShutdown { try await maintenance.run() }
     }
 }
 

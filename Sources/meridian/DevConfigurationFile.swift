@@ -88,6 +88,8 @@ final class DevConfigurationFile: Sendable {
         }
         return """
             node: \(configuration.engine.node)
+            gateway:
+              listen: \(configuration.gateway.host):\(configuration.gateway.port)
             clock:
               source: host
               uncertainty: \(DurationArgument(uncertainty))

@@ -17,7 +17,8 @@ import TransactionEngine
 
     private func bank(_ arguments: [String], on shards: EngineShards, fault: String = "") throws -> RunningCommand {
         try RunningCommand(
-            ["bank"] + arguments + shards.arguments, environment: ["MERIDIAN_FAULT": fault, "MERIDIAN_CONFIG": ""])
+            ["bank"] + arguments + ["--in-process"] + shards.arguments,
+            environment: ["MERIDIAN_FAULT": fault, "MERIDIAN_CONFIG": ""])
     }
 
     private func load(seconds: Double, clients: Int = 8) -> [String] {
@@ -60,28 +61,6 @@ import TransactionEngine
                 #expect(try await prepared(shards) == 0, "after \(point)")
             }
             #expect(try HistoryFile.read("\(files.path)/history").count > 100)
-            try await check(shards)
-        }
-    }
-
-    @Test(
-        "what a killed coordinator left prepared is settled by a node that maintains the cluster, without another run")
-    func maintained() async throws {
-        try await EngineShards.withShared(3) { shards in
-            try await makeBank(shards)
-            let run = try bank(load(seconds: 30), on: shards, fault: "afterDecisionBeforeApply:20")
-            #expect(await run.exitStatus() == -SIGKILL)
-            #expect(try await prepared(shards) > 0)
-            let maintenance = Task {
-                try await Maintenance(
-                    shards.configuration(node: 3), clock: EngineShards.hostClock, loop: shards.loop,
-                    logger: EngineShards.silence
-                ).run()
-            }
-            try await shards.waitUntilSettled()
-            maintenance.cancel()
-            try await maintenance.value
-            #expect(try await shards.plainSums().reduce(0, +) == 60_000)
             try await check(shards)
         }
     }

@@ -19,8 +19,8 @@ import TwoPhaseCommit
         return try results.map { try #require($0.first).int64(0) }
     }
 
-    private func committed(_ end: Bank.TransferEnd) throws -> Timestamp {
-        guard case .committed(let timestamp) = end else { throw TransactionError(.internalError, "refused") }
+    private func committed(_ end: TransferEnd) throws -> Timestamp {
+        guard case .committed(let timestamp?) = end else { throw TransactionError(.internalError, "refused") }
         return timestamp
     }
 

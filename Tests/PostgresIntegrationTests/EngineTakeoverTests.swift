@@ -14,7 +14,7 @@ import TransactionEngine
         WHERE application_name LIKE 'meridian coordinator, node 1' AND datname = current_database()
         """
 
-    private func failure(of transfer: Task<Bank.TransferEnd, any Error>) async throws -> TransactionError {
+    private func failure(of transfer: Task<TransferEnd, any Error>) async throws -> TransactionError {
         do {
             let end = try await transfer.value
             throw TransactionError(.internalError, "a transfer that had to fail ended as \(end)")
@@ -191,37 +191,6 @@ import TransactionEngine
             #expect(error.message.contains("shard2") && error.message.contains("elsewhere"))
             try await shards.shards[1].psql("ROLLBACK PREPARED '\(stuck)'")
             #expect(try await shards.plainSums() == [300, 300])
-        }
-    }
-
-    @Test("a node that maintains a cluster leaves a live coordinator's commits alone, and settles a dead one's")
-    func maintenance() async throws {
-        let gate = CommitGate(at: .afterPrepareBeforeDecision)
-        try await EngineShards.withShared { shards in
-            let maintenance = Task {
-                try await Maintenance(
-                    shards.configuration(node: 3), clock: EngineShards.hostClock, loop: shards.loop,
-                    logger: EngineShards.silence
-                ).run()
-            }
-            try await shards.engine {
-                $0.faultHook = gate.hook
-            } _: { engine in
-                let bank = try await engine.makeBank()
-                gate.arm()
-                let transfer = Task { try await bank.transfer(10, from: 0, to: 1) }
-                _ = try await gate.arrival()
-                try await engine.loop.sleep(until: .now + .milliseconds(600))
-                gate.open()
-                _ = try await transfer.value
-                try await shards.waitUntilSettled()
-                #expect(try await shards.plainSums() == [290, 310])
-            }
-            _ = try await prepare(home: "shard1", account: 1, on: shards)
-            try await shards.waitUntilSettled()
-            #expect(try await shards.plainSums() == [290, 310])
-            maintenance.cancel()
-            try await maintenance.value
         }
     }
 }

@@ -187,5 +187,12 @@ import Testing
             ("UPDATE public.accounts SET balance = 0", nil),
         ]
         for (text, expected) in cases { #expect(try makePlan(text).asOfSQL == expected, "\(text)") }
+        let parts = try makePlan("SELECT avg(balance) + 1 FROM public.accounts")
+        #expect(parts.partsAsOfSQL?.hasSuffix("FROM meridian_asof_public.accounts") == true, "\(parts)")
+        let sorted = try makePlan("SELECT id FROM public.accounts ORDER BY public.accounts.id LIMIT 3")
+        #expect(
+            sorted.partsAsOfSQL
+                == "SELECT id, meridian_asof_public.accounts.id FROM meridian_asof_public.accounts "
+                + "ORDER BY meridian_asof_public.accounts.id LIMIT 3")
     }
 }

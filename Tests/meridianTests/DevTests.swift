@@ -12,7 +12,9 @@ import Testing
         temporary = try TemporaryDirectory()
     }
 
-    private func run(_ arguments: String...) throws -> RunningCommand {
+    private func run(_ arguments: String...) throws -> RunningCommand { try run(arguments) }
+
+    private func run(_ arguments: [String]) throws -> RunningCommand {
         try RunningCommand(
             arguments,
             environment: ["XDG_RUNTIME_DIR": runtime.path, "TMPDIR": temporary.path, "MERIDIAN_CONFIG": ""]
@@ -20,13 +22,13 @@ import Testing
     }
 
     @Test(
-        "it prints its shards, then that it is ready; Ctrl-C leaves neither a server nor a file",
+        "it prints its shards, then where its nodes are; Ctrl-C leaves neither a server nor a file",
         arguments: [SIGINT, SIGTERM])
     func interrupted(by signal: Int32) async throws {
-        let dev = try run("dev", "--shards", "2")
-        try await dev.waits(for: "ready: 2 shards")
+        let dev = try run("dev", "--shards", "2", "--nodes", "2")
+        try await dev.waits(for: "ready: postgresql://meridian@127.0.0.1:")
         let ports = ports(of: dev)
-        #expect(ports.count == 2)
+        #expect(ports.count == 4)
         #expect(ports.allSatisfy(isOpen))
         dev.signal(signal)
         #expect(await dev.exitStatus() == 0)
@@ -45,8 +47,8 @@ import Testing
 
     @Test("its servers die with it when it is killed, also one that is paused, and the next start ignores what it left")
     func killed() async throws {
-        let dev = try run("dev", "--shards", "2")
-        try await dev.waits(for: "ready: 2 shards")
+        let dev = try run("dev", "--shards", "2", "--nodes", "0")
+        try await dev.waits(for: "ready: no node, 2 shards")
         let servers = try children(of: dev.processID)
         #expect(servers.count == 2)
         kill(servers[0], SIGSTOP)
@@ -62,6 +64,47 @@ import Testing
         let check = try run("check-config")
         #expect(await check.exitStatus() == 1)
         #expect(check.errors.contains("no \"meridian dev\" of this user is running"))
+    }
+
+    @Test("clients find the bank by themselves, through every node, and the check holds")
+    func bank() async throws {
+        let dev = try run("dev", "--nodes", "2")
+        try await dev.waits(for: "ready:")
+        let urls = dev.output.split(separator: "\n").filter { $0.hasPrefix("ready: ") }.map { $0.dropFirst(7) }
+        try #require(urls.count == 2)
+        let files = ["--history", "\(temporary.path)/history"]
+        for arguments in [
+            ["init", "--accounts", "500"],
+            ["run", "--seconds", "1", "--cross-shard", "0.5", "--json", "\(temporary.path)/json"] + files,
+            ["run", "--seconds", "1", "--url", "\(urls[1])", "--json", "\(temporary.path)/json"] + files,
+            ["check", "--total", "500000", "--samples", "10"] + files,
+        ] {
+            let command = try run(["bank"] + arguments)
+            #expect(await command.exitStatus() == 0, "\(arguments): \(command.output)\(command.errors)")
+        }
+        let again = try run("bank", "init")
+        #expect(await again.exitStatus() == 1)
+        #expect(again.errors.contains("there is a bank already") && again.errors.contains("--replace"))
+        dev.signal(SIGINT)
+        #expect(await dev.exitStatus() == 0)
+    }
+
+    @Test("the bank measures a plain PostgreSQL, too")
+    func plain() async throws {
+        let dev = try run("dev", "--shards", "1", "--nodes", "0")
+        try await dev.waits(for: "ready:")
+        let url = "postgresql://meridian@127.0.0.1:\(try #require(ports(of: dev).first))/meridian"
+        let files = ["--history", "\(temporary.path)/history"]
+        for arguments in [
+            ["init", "--accounts", "50"],
+            ["run", "--seconds", "0.5", "--read-fraction", "0.2", "--json", "\(temporary.path)/json"] + files,
+            ["check", "--total", "50000"] + files,
+        ] {
+            let command = try run(["bank"] + arguments + ["--url", url])
+            #expect(await command.exitStatus() == 0, "\(arguments): \(command.output)\(command.errors)")
+        }
+        dev.signal(SIGINT)
+        #expect(await dev.exitStatus() == 0)
     }
 
     @Test("two at once share nothing, and a command that could mean either is refused")
@@ -85,7 +128,7 @@ import Testing
     @Test("a shard's server that dies is started again on its port, and its log is shown")
     func shardDies() async throws {
         let dev = try run("dev", "--shards", "1")
-        try await dev.waits(for: "ready: 1 shard")
+        try await dev.waits(for: "ready:")
         kill(try #require(try children(of: dev.processID).first), SIGKILL)
         try await dev.waits(for: "shard1 is back")
         #expect(dev.errors.contains("shard1 ended (signal 9) and is started again"))
@@ -98,7 +141,7 @@ import Testing
     @Test("kept data are opened again on the same ports, and a second opener is refused")
     func kept() async throws {
         let data = "\(temporary.path)/kept"
-        let first = try run("dev", "--shards", "1", "--data", data)
+        let first = try run("dev", "--shards", "1", "--data", data, "--nodes", "0")
         try await first.waits(for: "ready:")
         let refused = try run("dev", "--data", data)
         #expect(await refused.exitStatus() == 1)
@@ -106,8 +149,8 @@ import Testing
         let ports = ports(of: first)
         first.signal(SIGKILL)
         await first.exitStatus()
-        let second = try run("dev", "--data", data)
-        try await second.waits(for: "ready: 1 shard")
+        let second = try run("dev", "--data", data, "--nodes", "0")
+        try await second.waits(for: "ready:")
         #expect(self.ports(of: second) == ports)
         second.signal(SIGINT)
         #expect(await second.exitStatus() == 0)
@@ -116,7 +159,8 @@ import Testing
     @Test(
         "bad input is refused before anything is made",
         arguments: [
-            ["dev", "--shards", "0"], ["dev", "--nodes", "17"], ["dev", "--uncertainty", "1"],
+            ["dev", "--shards", "0"], ["dev", "--nodes", "17"], ["dev", "--nodes", "2", "--port", "65535"],
+            ["dev", "--uncertainty", "1"],
             ["dev", "--port", "70000"],
             ["dev", "--uncertainty", "11s"], ["dev", "--shards", "2", "--shard-port", "65535"],
         ]
@@ -131,10 +175,10 @@ import Testing
 }
 
 extension DevTests {
-    /// The ports in the lines `shard: NAME host=127.0.0.1 port=PORT …`.
+    /// The ports in the lines `shard: NAME host=127.0.0.1 port=PORT …` and `ready: postgresql://USER@HOST:PORT/NAME`.
     private func ports(of dev: RunningCommand) -> [UInt16] {
-        dev.output.split(separator: "\n").filter { $0.hasPrefix("shard: ") }.compactMap { line in
-            line.firstMatch(of: /port=(\d+)/).flatMap { UInt16($0.1) }
+        dev.output.split(separator: "\n").compactMap { line in
+            line.firstMatch(of: /^shard: .* port=(\d+)|^ready: .*:(\d+)\//).flatMap { UInt16($0.1 ?? $0.2 ?? "") }
         }
     }
 
