@@ -8,6 +8,9 @@ extension Conversation {
     func simpleQuery(_ text: String) async {
         var done = 0
         do {
+            if let normalized = StatementNormalizer.normalize(text), let planned = await plan(normalized) {
+                return try await run(planned, normalized, of: text)
+            }
             while true {
                 // Planned one by one: a statement may change the schema for the next.
                 let planned = try await node.plan(text, variables.settings.searchPath, transaction)
@@ -28,6 +31,34 @@ extension Conversation {
             try await endImplicitTransaction()
         } catch {
             fail(error)
+        }
+    }
+
+    // MARK: Without literals
+
+    /// A lone simple statement, its literals made parameters: the next one that differs in them alone is planned
+    /// already, here and on the shards. Nil for what can't be planned, whose error the text as it is will tell.
+    private func plan(_ normalized: StatementNormalizer.Normalized) async -> PlannedStatement? {
+        let planned = try? await node.plan(normalized.text, variables.settings.searchPath, transaction)
+        return planned?.count == 1 ? planned?[0] : nil
+    }
+
+    private func run(
+        _ planned: PlannedStatement, _ normalized: StatementNormalizer.Normalized, of text: String
+    ) async throws {
+        do {
+            let result = try await run(planned, normalized.values.map { .text($0) }, isBlock: false)
+            try await endImplicitTransaction()
+            if let result { try await write(result) }
+        } catch var error as TransactionError {
+            // As if the literals had been there.
+            if let position = error.reportFields[UInt8(ascii: "P")].flatMap({ Int($0) }) {
+                error.reportFields[UInt8(ascii: "P")] = String(normalized.position(in: text, of: position))
+            }
+            if error.reportFields[UInt8(ascii: "W")]?.hasPrefix("unnamed portal parameter") == true {
+                error.reportFields[UInt8(ascii: "W")] = nil
+            }
+            throw error
         }
     }
 }

@@ -11,9 +11,46 @@ public enum StatementNormalizer {
         public var text: String
         /// The literals' values, in text format.
         public var values: [String]
+        /// Which bytes of the statement became which of ``text``.
+        var replaced: [Replacement]
+
+        struct Replacement: Hashable, Sendable {
+            var literal: Range<Int>
+            var parameter: Range<Int>
+        }
+
+        /// The place in the statement, `original`, of a place in ``text``: characters, counted from 1, as in the errors
+        /// of PostgreSQL.
+        public func position(in original: String, of position: Int) -> Int {
+            let offset = Self.bytes(before: position, in: text)
+            var (start, end) = (0, 0)
+            for place in replaced where place.parameter.lowerBound <= offset {
+                if offset < place.parameter.upperBound {
+                    return Self.characters(to: place.literal.lowerBound, original)
+                }
+                (start, end) = (place.parameter.upperBound, place.literal.upperBound)
+            }
+            return Self.characters(to: end + offset - start, original)
+        }
+
+        private static func bytes(before position: Int, in text: String) -> Int {
+            text.unicodeScalars.prefix(max(0, position - 1)).reduce(0) { $0 + UTF8.width($1) }
+        }
+
+        private static func characters(to offset: Int, _ text: String) -> Int {
+            var bytes = 0
+            return 1
+                + text.unicodeScalars.prefix { scalar in
+                    bytes += UTF8.width(scalar)
+                    return bytes <= offset
+                }.count
+        }
     }
 
-    /// The statement without its literals; nil when it has none that may be replaced, or is too odd.
+    /// A statement with more is a bulk load: the next one has as many by chance only.
+    static let valuesMax = 64
+
+    /// The statement without its literals; nil when it has none that may be replaced, too many, or is too odd.
     public static func normalize(_ text: String) -> Normalized? {
         text.withBytes { bytes in
             var normalizer = Normalizer(bytes)
@@ -27,6 +64,7 @@ private struct Normalizer {
     private var tokens: [Token] = []
     private var text: [UInt8] = []
     private var values: [String] = []
+    private var replaced: [StatementNormalizer.Normalized.Replacement] = []
     private var position = 0
     private var region = Region.other
     private var depth = 0
@@ -44,9 +82,10 @@ private struct Normalizer {
         guard take() else { return nil }
         text.reserveCapacity(bytes.count + 16)
         for index in tokens.indices where !follow(index) { return nil }
-        guard !values.isEmpty else { return nil }
+        guard (1...StatementNormalizer.valuesMax).contains(values.count) else { return nil }
         text += bytes[position...]
-        return StatementNormalizer.Normalized(text: String(decoding: text, as: UTF8.self), values: values)
+        return StatementNormalizer.Normalized(
+            text: String(decoding: text, as: UTF8.self), values: values, replaced: replaced)
     }
 
     /// Cuts the text into tokens; false when something is odd.
@@ -164,7 +203,9 @@ private struct Normalizer {
             values.append(literal)
         }
         text += bytes[position..<token.start]
+        let start = text.count
         text += "$\(values.count)\(type)".utf8
+        replaced.append(.init(literal: token.start..<token.end, parameter: start..<text.count))
         position = token.end
     }
 }

@@ -1,3 +1,4 @@
+import Foundation
 import StatementRouting
 import Testing
 
@@ -78,5 +79,30 @@ import Testing
                 try makePlan(normalized.text).route.shards(for: parameters, in: buckets)
                     == makePlan(text).route.shards(for: [], in: buckets))
         }
+    }
+
+    @Test("a place in the text without literals is led back to the statement, also behind characters of several bytes")
+    func positions() throws {
+        let text = "SELECT * FROM ü WHERE a = 'äé' AND b = 12345 AND nope"
+        let normalized = try #require(StatementNormalizer.normalize(text))
+        #expect(normalized.text == "SELECT * FROM ü WHERE a = $1 AND b = $2::int4 AND nope")
+        func place(_ word: String, in text: String) throws -> Int {
+            let start = try #require(text.range(of: word)).lowerBound
+            return text.unicodeScalars.distance(from: text.startIndex, to: start) + 1
+        }
+        for (there, here) in [("ü", "ü"), ("$1", "'äé'"), ("b =", "b ="), ("::int4", "12345"), ("nope", "nope")] {
+            #expect(
+                normalized.position(in: text, of: try place(there, in: normalized.text)) == (try place(here, in: text)))
+        }
+    }
+
+    @Test("a statement with very many literals is a load, and stays as it is")
+    func many() {
+        let row = "(1, 2, 3, 4)"
+        let rows = { (count: Int) in
+            "INSERT INTO t VALUES " + Array(repeating: row, count: count).joined(separator: ",")
+        }
+        #expect(StatementNormalizer.normalize(rows(16)) != nil)
+        #expect(StatementNormalizer.normalize(rows(17)) == nil)
     }
 }
