@@ -34,8 +34,10 @@ public struct RemoteBank: BankAccess {
         ///   - clients: how many connections there may be.
         public init(_ conninfo: String, clients: Int, on loop: EventLoop) async throws {
             let settings = try ConnectionSettings(conninfo, overrides: ["application_name": "meridian bank"])
-            pool = ConnectionPool(
-                settings: settings, bound: clients, on: loop, label: "bank", logger: Logger(label: "meridian.bank"))
+            // A server that is down is told of by the run's failures, not by each connection.
+            var logger = Logger(label: "meridian.bank")
+            logger.logLevel = .critical
+            pool = ConnectionPool(settings: settings, bound: clients, on: loop, label: "bank", logger: logger)
             do {
                 _ = try await pool.withConnection(deadline: .now + timeout) {
                     try await $0.runSimple("SHOW meridian.commit_timestamp", deadline: .now + timeout)

@@ -24,7 +24,7 @@ public struct GatewayConfiguration: Sendable {
     public var tls: TLS?
     public var hostRules: HostRules
     /// How many clients may be connected, as PostgreSQL's `max_connections`; the next one gets 53300.
-    public var clientsMax = 1_000
+    public var clientsMax = 10_000
     /// From the first byte to the first ReadyForQuery; PostgreSQL's `authentication_timeout`.
     public var authenticationTimeout: Duration = .seconds(60)
     /// What the salts shown for users without a verifier are made of: the same on all nodes, kept, and secret

@@ -120,14 +120,14 @@ actor ClientTransaction {
         guard let writer else { return }
         for read in reads {
             let again = try await LockingRun(writer, engine).read(read.statement, true)
-            guard again.digest == read.digest else {
-                throw TransactionError(
-                    .serializationFailure, "could not serialize access due to concurrent update",
-                    detail: "rows that the transaction had read were changed before it locked them",
-                    hint: "the transaction might succeed if retried")
-            }
+            guard again.digest == read.digest else { throw Self.changedRead }
         }
     }
+
+    private static let changedRead = TransactionError(
+        .serializationFailure, "could not serialize access due to concurrent update",
+        detail: "rows that the transaction had read were changed before it locked them",
+        hint: "the transaction might succeed if retried")
 
     private func note(_ catalog: Catalog, _ tables: Set<TableName>) {
         guard !tables.isEmpty, catalog.version != .max else { return }
@@ -186,9 +186,27 @@ actor ClientTransaction {
         guard let index = savepoints.lastIndex(where: { $0.name == name }) else { throw Self.noSavepoint(name) }
         savepoints.removeSubrange((index + 1)...)
         guard let writer else { return }
+        let remembered = savepoints[index].readCount..<reads.count
+        let before = remembered.isEmpty ? nil : await engine.quietShards()
         try await writer.rollback(to: name)
         // The client remembers what it read since, and the shards have given up the locks.
-        try await validate(reads[savepoints[index].readCount...])
+        for read in remembered { try await repeatRead(read, unchangedSince: before) }
+    }
+
+    /// Locks and reads again what was read before a rollback to a savepoint.
+    ///
+    /// What the rolled-back part had written itself makes it another result; that of others must be the same. It is
+    /// when nothing was committed on the shards from before their locks were given up until they were taken again.
+    private func repeatRead(
+        _ index: Int, unchangedSince before: TransactionEngine.QuietShards?
+    ) async throws(TransactionError) {
+        guard let writer else { return }
+        let read = reads[index]
+        let again = try await LockingRun(writer, engine).read(read.statement, true)
+        guard again.digest != read.digest else { return }
+        let shards = try read.statement.shards()
+        guard let before, await engine.isQuiet(shards, since: before) else { throw Self.changedRead }
+        reads[index] = RecordedRead(statement: read.statement, digest: again.digest)
     }
 
     private static func noSavepoint(_ name: String) -> TransactionError {

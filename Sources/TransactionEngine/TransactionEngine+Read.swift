@@ -97,6 +97,25 @@ extension TransactionEngine {
         }
     }
 
+    /// Shards on which nothing was in flight at a moment.
+    public struct QuietShards: Sendable {
+        let timestamp: Timestamp
+        let shards: Set<ShardID>
+    }
+
+    /// The shards on which no commit is in flight now; what their tables hold is the state of now.
+    public func quietShards() -> QuietShards {
+        // Every commit from here on gets a later timestamp.
+        let timestamp = tracker.closed
+        return QuietShards(
+            timestamp: timestamp, shards: Set(shards.filter { tracker.isCurrent(at: timestamp, on: $0) }))
+    }
+
+    /// Whether no commit has changed any of `shards` since `moment`, nor is about to.
+    public func isQuiet(_ shards: [ShardID], since moment: QuietShards) -> Bool {
+        shards.allSatisfy { moment.shards.contains($0) && tracker.isCurrent(at: moment.timestamp, on: $0) }
+    }
+
     /// Tells a pooled session what it must know first; closes it if that fails, since nobody knows then what it knows.
     private func prepare(
         _ connection: ShardConnection, by preparation: SessionPreparation?

@@ -53,7 +53,7 @@ extension ClusterConfiguration {
         let node = try section.value("node", number) { UInt16($0).flatMap { $0 > 0 ? NodeID(rawValue: $0) : nil } }
         engine.node = node ?? engine.node
         retention = try section.duration("retention", in: .seconds(2) ... .seconds(365 * 86_400)) ?? retention
-        let gatewayKeys = ["listen", "database", "rules", "users", "tls_certificate", "tls_key"]
+        let gatewayKeys = ["listen", "database", "clients", "rules", "users", "tls_certificate", "tls_key"]
         gateway = try section.section("gateway", keys: gatewayKeys).map(Self.gateway) ?? gateway
         clock = try section.section("clock", keys: ["source", "uncertainty"]).map(Self.clock) ?? clock
         if let pool = try section.section("pool", keys: ["writers", "readers", "wait"]) {
@@ -74,6 +74,7 @@ extension ClusterConfiguration {
         let address = try section.value("listen", GatewaySettings.addressExplanation, GatewaySettings.address)
         (gateway.host, gateway.port) = address ?? (gateway.host, gateway.port)
         gateway.database = try section.value("database", "it is a name") { $0.isEmpty ? nil : $0 } ?? gateway.database
+        gateway.clients = try section.number("clients", in: 1...1_000_000) ?? gateway.clients
         gateway.rules = try section.path("rules")
         gateway.users = try section.path("users")
         gateway.tlsCertificate = try section.path("tls_certificate")

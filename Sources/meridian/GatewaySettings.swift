@@ -9,6 +9,8 @@ struct GatewaySettings: Sendable, Equatable {
     var port = 5432
     /// The database's name for clients.
     var database = "meridian"
+    /// How many clients may be connected.
+    var clients = 10_000
     /// Paths of files; see `ops/meridian.example.yaml`.
     var rules: String?
     var users: String?
@@ -47,6 +49,7 @@ struct GatewaySettings: Sendable, Equatable {
         }
         var configuration = GatewayConfiguration(
             host: host, port: port, hostRules: parsed, mockSecret: (0..<32).map { _ in UInt8.random(in: 0...255) })
+        configuration.clientsMax = clients
         if let tlsCertificate, let tlsKey {
             configuration.tls = .init(certificateChain: tlsCertificate, privateKey: tlsKey)
         }

@@ -32,6 +32,7 @@ struct NodeService: Service {
     }
 
     func run() async throws {
+        Self.raiseDescriptorLimit()
         var engine = configuration.engine
         engine.faultHook = try FaultInjection.hook(from: ProcessInfo.processInfo.environment)
         let clock = SystemBoundedClock(source: configuration.clock)
@@ -51,6 +52,14 @@ struct NodeService: Service {
             }
             await Self.close(gateways)
         }
+    }
+
+    /// Each client takes a file descriptor; the soft limit is often 1024.
+    private static func raiseDescriptorLimit() {
+        var limit = rlimit()
+        guard getrlimit(__rlimit_resource_t(RLIMIT_NOFILE.rawValue), &limit) == 0 else { return }
+        limit.rlim_cur = limit.rlim_max
+        _ = setrlimit(__rlimit_resource_t(RLIMIT_NOFILE.rawValue), &limit)
     }
 
     /// Returns when the node is to stop; until then SIGHUP has certificates read again, where there are any.

@@ -54,6 +54,47 @@ import TransactionCore
         }
     }
 
+    @Test("a transaction that read its own writes goes on when it rolls them back to a savepoint")
+    func rollbackOfOwnWrites() async throws {
+        try await Self.withAccounts { _, one, two, a, b in
+            try await one.text("BEGIN; UPDATE t SET n = 1 WHERE id = \(a); SAVEPOINT s")
+            #expect(
+                try await one.text("UPDATE t SET n = n + 1 WHERE id = \(b); SELECT n FROM t WHERE id = \(b)") == "11")
+            try await one.text("INSERT INTO t VALUES (300, 1)")
+            #expect(try await one.text("SELECT sum(n) FROM t") == "193")
+            #expect(try await one.text("ROLLBACK TO s; SELECT sum(n) FROM t") == "191")
+            try await one.text("UPDATE t SET n = 2 WHERE id = \(a); COMMIT")
+            #expect(try await two.text("SELECT n FROM t WHERE id IN (\(a), \(b)) ORDER BY n") == "2\n10")
+        }
+    }
+
+    @Test(
+        "what another changes once a rollback to a savepoint has given up its lock comes later in the order, or fails it"
+    )
+    func rollbackLosesLock() async throws {
+        try await Self.withAccounts { _, one, two, a, b in
+            for _ in 0..<8 {
+                try await one.text("UPDATE t SET n = 10 WHERE id = \(b)")
+                try await one.text("BEGIN; UPDATE t SET n = n + 1 WHERE id = \(a); SAVEPOINT s")
+                // By what it wrote, it knows what was there: 10.
+                let sum = try await one.text("UPDATE t SET n = n + 1 WHERE id = \(b); SELECT n FROM t WHERE id = \(b)")
+                #expect(sum == "11")
+                async let change = two.text("UPDATE t SET n = 77 WHERE id = \(b)")
+                try await Task.sleep(for: .milliseconds(30))
+                let failure = await one.failure("ROLLBACK TO s; COMMIT")
+                _ = try await change
+                if let failure {
+                    #expect(failure == "40001")
+                    try await one.text("ROLLBACK")
+                    continue
+                }
+                let ours = try #require(Int64(try await one.text("SHOW meridian.commit_timestamp")))
+                let theirs = try #require(Int64(try await two.text("SHOW meridian.commit_timestamp")))
+                #expect(ours < theirs)
+            }
+        }
+    }
+
     @Test("lost update: of two that read a row and write what they computed, one fails")
     func lostUpdate() async throws {
         try await Self.withAccounts { _, one, two, a, _ in
