@@ -1,7 +1,7 @@
 import CLibPQ
 
-/// The rows of one statement, as they arrive; see ``ShardConnection/stream(_:after:deadline:)``. To be read once,
-/// either row by row or in batches.
+/// The rows of one statement, as they arrive; see ``ShardConnection/stream(_:after:deadline:patience:)``. To be read
+/// once, either row by row or in batches.
 public struct SQLRowStream: AsyncSequence, Sendable {
     public typealias Element = SQLRow
     public typealias Failure = ShardError

@@ -139,13 +139,13 @@ extension TransactionEngine {
         }
     }
 
-    private static func notReadableInThePast(_ shard: ShardID) -> TransactionError {
+    static func notReadableInThePast(_ shard: ShardID) -> TransactionError {
         TransactionError(
             .serializationFailure, "the tables changed while a view or function of yours was reading them",
             detail: "what it reads can't be read at a timestamp", hint: "run the transaction again", shard: shard)
     }
 
-    private func reachSafeTime(_ timestamp: Timestamp, on shard: ShardID) async throws(TransactionError) {
+    func reachSafeTime(_ timestamp: Timestamp, on shard: ShardID) async throws(TransactionError) {
         guard case .wait(let waiter) = tracker.readRequested(at: timestamp, on: shard) else { return }
         statistics.readsThatWaited += 1
         let end = await wait(for: configuration.safeTimeTimeout) { readWaiters[waiter] = $0 }
