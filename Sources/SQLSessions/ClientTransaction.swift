@@ -23,15 +23,24 @@ actor ClientTransaction {
     }
 
     private struct RecordedRead {
+        /// What the client has been told of the rows.
+        enum Extent {
+            case all(RowsDigest)
+            /// Some at the snapshot, or all in a form that has no digest.
+            case some
+            /// Some before an error.
+            case broken
+        }
+
         let statement: BoundStatement
-        let digest: RowsDigest
+        var extent: Extent
     }
 
-    private let engine: TransactionEngine
+    let engine: TransactionEngine
     private let catalogs: SchemaCatalog
     let modes: Modes
     private let applied: AppliedSettings
-    private var settings: SessionSettings
+    private(set) var settings: SessionSettings
     /// The catalog as the transaction itself has changed it.
     private(set) var ownCatalog: Catalog?
     private(set) var snapshot: Snapshot?
@@ -53,7 +62,7 @@ actor ClientTransaction {
         (self.settings, self.applied) = (settings, applied)
     }
 
-    private var preparation: SessionPreparation {
+    var preparation: SessionPreparation {
         let (settings, applied) = (settings, applied)
         return { applied.statements(bringing: $0, to: settings) }
     }
@@ -70,7 +79,9 @@ actor ClientTransaction {
     // MARK: Statements
 
     /// Runs a query or a change of rows.
-    func run(_ statement: BoundStatement) async throws(TransactionError) -> StatementResult {
+    func run(
+        _ statement: BoundStatement, _ delivery: ResultDelivery = .whole
+    ) async throws(TransactionError) -> StatementResult {
         try checkFunctions(of: statement)
         if statement.isLocking {
             if statement.plan.isWrite {
@@ -78,24 +89,67 @@ actor ClientTransaction {
             }
             let writer = try await lockingTransaction()
             note(statement.catalog, statement.tables)
-            guard statement.plan.isWrite else {
-                return try await LockingRun(writer, engine).read(statement, modes.isBlock)
+            let run = LockingRun(writer, engine)
+            if statement.plan.isWrite { return try await run.write(statement) }
+            if delivery == .streamed, let stream = try await run.stream(statement, modes.isBlock) {
+                return StatementResult(stream, fields: stream.fields)
             }
-            return try await LockingRun(writer, engine).write(statement)
+            return try await run.read(statement, modes.isBlock)
         }
         note(statement.catalog, statement.tables)
+        // A transaction's own session can't be kept waiting while it does something else.
+        let isWhole = delivery == .whole || statement.hasFewRows || writer != nil && delivery == .inPortions
+        if !isWhole, let stream = try await stream(statement) {
+            return StatementResult(stream, fields: stream.fields)
+        }
         let result: StatementResult
         if let writer {
             result = try await LockingRun(writer, engine).read(statement, true)
         } else {
-            result = try await SnapshotRun(
-                try await currentSnapshot(), engine, searchPath: settings.searchPath, preparation: preparation
-            ).read(statement)
+            result = try await snapshotRun().read(statement)
         }
-        if modes.isBlock, !modes.isReadOnly, modes.bound == .strong, !statement.plan.tables.isEmpty {
-            reads.append(RecordedRead(statement: statement, digest: result.digest))
+        if isRemembered(statement) {
+            reads.append(RecordedRead(statement: statement, extent: .all(result.digest)))
         }
         return result
+    }
+
+    /// A read whose rows are handed on as they arrive; nil for one whose rows must be put together first.
+    private func stream(_ statement: BoundStatement) async throws(TransactionError) -> ResultStream? {
+        guard isRemembered(statement) else { return try await stream(statement, completion: nil) }
+        // What the client has read in part counts from the first row on.
+        let number = reads.count
+        let stream = try await stream(statement) { digest in
+            self.assumeIsolated { $0.reads[number].extent = digest.map { .all($0) } ?? .broken }
+        }
+        if stream != nil { reads.append(RecordedRead(statement: statement, extent: .some)) }
+        return stream
+    }
+
+    private func stream(
+        _ statement: BoundStatement, completion: ResultStream.Completion?
+    ) async throws(TransactionError) -> ResultStream? {
+        if let writer { return try await LockingRun(writer, engine).stream(statement, true, completion) }
+        return try await snapshotRun().stream(statement, completion)
+    }
+
+    /// Remembers a read of which the client is told in portions, or in a form that has no digest.
+    func remember(_ statement: BoundStatement) async throws(TransactionError) {
+        guard isRemembered(statement) else { return }
+        guard let writer else { return reads.append(RecordedRead(statement: statement, extent: .some)) }
+        // Locks may be given up by going back to a savepoint, and not otherwise.
+        guard !savepoints.isEmpty else { return }
+        let digest = try await LockingRun(writer, engine).digest(of: statement)
+        reads.append(RecordedRead(statement: statement, extent: .all(digest)))
+    }
+
+    func snapshotRun() async throws(TransactionError) -> SnapshotRun {
+        SnapshotRun(try await currentSnapshot(), engine, searchPath: settings.searchPath, preparation: preparation)
+    }
+
+    /// Its rows must be the same when the transaction turns to locking.
+    private func isRemembered(_ statement: BoundStatement) -> Bool {
+        modes.isBlock && !modes.isReadOnly && modes.bound == .strong && !statement.plan.tables.isEmpty
     }
 
     /// The transaction under locks, what was read before it locked and found unchanged.
@@ -119,8 +173,24 @@ actor ClientTransaction {
     private func validate(_ reads: ArraySlice<RecordedRead>) async throws(TransactionError) {
         guard let writer else { return }
         for read in reads {
-            let again = try await LockingRun(writer, engine).read(read.statement, true)
-            guard again.digest == read.digest else { throw Self.changedRead }
+            guard try await isUnchanged(read) else { throw Self.changedRead }
+        }
+    }
+
+    /// Locks and reads again what was read; whether it is the same.
+    private func isUnchanged(_ read: RecordedRead) async throws(TransactionError) -> Bool {
+        guard let writer else { return true }
+        let run = LockingRun(writer, engine)
+        switch read.extent {
+        case .all(let digest): return try await run.digest(of: read.statement) == digest
+        case .some:
+            // All are to be the same.
+            let again = try await run.digest(of: read.statement)
+            return try await snapshotRun().digest(of: read.statement) == again
+        case .broken:
+            // What had been sent before the error is not known, and the error would come again.
+            try await run.lock(read.statement)
+            return false
         }
     }
 
@@ -129,7 +199,7 @@ actor ClientTransaction {
         detail: "rows that the transaction had read were changed before it locked them",
         hint: "the transaction might succeed if retried")
 
-    private func note(_ catalog: Catalog, _ tables: Set<TableName>) {
+    func note(_ catalog: Catalog, _ tables: Set<TableName>) {
         guard !tables.isEmpty, catalog.version != .max else { return }
         if plannedBy.last?.catalog.version == catalog.version {
             plannedBy[plannedBy.count - 1].tables.formUnion(tables)
@@ -159,7 +229,7 @@ actor ClientTransaction {
     }
 
     /// A function may read tables of which its shard has only a part.
-    private func checkFunctions(of statement: BoundStatement) throws(TransactionError) {
+    func checkFunctions(of statement: BoundStatement) throws(TransactionError) {
         guard statement.catalog.buckets.shards.count > 1,
             let hidden = statement.plan.functions.first(where: { $0.trait == .unknown })
         else { return }
@@ -201,12 +271,11 @@ actor ClientTransaction {
         _ index: Int, unchangedSince before: TransactionEngine.QuietShards?
     ) async throws(TransactionError) {
         guard let writer else { return }
-        let read = reads[index]
-        let again = try await LockingRun(writer, engine).read(read.statement, true)
-        guard again.digest != read.digest else { return }
-        let shards = try read.statement.shards()
-        guard let before, await engine.isQuiet(shards, since: before) else { throw Self.changedRead }
-        reads[index] = RecordedRead(statement: read.statement, digest: again.digest)
+        let statement = reads[index].statement
+        if try await isUnchanged(reads[index]) { return }
+        guard let before, await engine.isQuiet(try statement.shards(), since: before) else { throw Self.changedRead }
+        if case .broken = reads[index].extent { return }
+        reads[index].extent = .all(try await LockingRun(writer, engine).digest(of: statement))
     }
 
     private static func noSavepoint(_ name: String) -> TransactionError {

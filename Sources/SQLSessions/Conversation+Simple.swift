@@ -18,10 +18,9 @@ extension Conversation {
                 if planned.isEmpty { break }
                 let statement = planned[done]
                 let isLast = done + 1 == planned.count
-                if let result = try await run(statement, isBlock: planned.count > 1) {
+                if let result = try await run(statement, isBlock: planned.count > 1, delivery: .streamed) {
                     // What is told as done must be: a lone statement is committed before its tag is sent.
-                    if isLast { try await endImplicitTransaction() }
-                    try await write(result)
+                    try await write(result, endsTransaction: isLast)
                 } else if isLast {
                     try await endImplicitTransaction()
                 }

@@ -17,7 +17,7 @@ extension Conversation {
     /// What a statement returned, when it is rows; nil when it has been answered already.
     func run(
         _ planned: PlannedStatement, _ parameters: [SQLParameter] = [], types: [UInt32] = [],
-        format: SQLStatement.Format = .text, isBlock: Bool
+        format: SQLStatement.Format = .text, isBlock: Bool, delivery: ResultDelivery = .whole
     ) async throws -> StatementResult? {
         let kind = planned.statement.kind
         if block.hasFailed {
@@ -35,7 +35,7 @@ extension Conversation {
             let statement = BoundStatement(
                 plan: planned.plan, catalog: planned.catalog, parameters: parameters, parameterTypes: types,
                 resultFormat: format)
-            return try await currentTransaction(isBlock: isBlock).run(statement)
+            return try await currentTransaction(isBlock: isBlock).run(statement, delivery)
         case .transaction(let command): try await runTransaction(command)
         case .setting(let command): try await runSetting(command)
         case .ddl(let command): try await runSchemaChange(command, isBlock: isBlock)
@@ -53,9 +53,14 @@ extension Conversation {
             if let name { statements[name] = nil } else { statements = statements.filter { $0.key.isEmpty } }
             writer.commandComplete("DEALLOCATE")
         case .setConstraints: writer.commandComplete("SET CONSTRAINTS")
-        case .prepare, .execute, .declareCursor, .fetch, .closeCursor, .copy, .notification, .temporary, .call,
-            .doBlock,
-            .unsupported:
+        case .copy(let command): return try await runCopy(planned, command, isBlock: isBlock)
+        case .declareCursor(let name, let range, let options):
+            try await declareCursor(
+                name, planned.statement.part(range), options, parameters, types: types, isBlock: isBlock)
+        case .fetch(let name, let amount, let isMove):
+            return try await fetch(name, amount, isMove: isMove, format)
+        case .closeCursor(let name): try await closeCursor(name)
+        case .prepare, .execute, .notification, .temporary, .call, .doBlock, .unsupported:
             throw Self.unsupported(kind)
         }
         return nil
@@ -65,9 +70,6 @@ extension Conversation {
         let (what, hint): (String, String) =
             switch kind {
             case .prepare, .execute: ("PREPARE and EXECUTE as statements", "prepare by your driver's protocol")
-            case .declareCursor, .fetch, .closeCursor:
-                ("cursors by DECLARE and FETCH", "fetch with a row limit by your driver's protocol")
-            case .copy: ("COPY", "use INSERT with many rows")
             case .notification: ("LISTEN, NOTIFY and UNLISTEN", "connect to a shard for notifications")
             case .temporary: ("temporary tables, views and sequences", "use a common table expression")
             case .call, .doBlock: ("CALL and DO", "send their statements in a transaction")
@@ -153,33 +155,47 @@ extension Conversation {
     // MARK: Rows
 
     /// Writes a whole result, in text.
-    func write(_ result: StatementResult, tag: String? = nil) async throws(TransactionError) {
-        if describesAnswers, !result.fields.isEmpty { describe(Self.descriptions(result.fields), []) }
-        try await writeRows(result, from: 0, to: result.rowCount, [])
-        writer.commandComplete(tag ?? result.tag)
+    ///
+    /// - Parameter endsTransaction: with its last row, the implicit transaction is done, and committed before that is
+    ///   told.
+    func write(_ result: StatementResult, tag: String? = nil, endsTransaction: Bool = false) async throws {
+        // What is here already is not shown before it is committed.
+        if endsTransaction, result.rest == nil { try await endImplicitTransaction() }
+        let formats: [FormatCode] = result.isBinary ? [.binary] : []
+        if describesAnswers, !result.fields.isEmpty { describe(Self.descriptions(result.fields), formats) }
+        var reader = ResultReader(result)
+        try await writeRows(&reader, formats)
+        if endsTransaction, result.rest != nil { try await endImplicitTransaction() }
+        let resultTag = await reader.tag
+        writer.commandComplete(tag ?? resultTag)
     }
 
-    /// Writes rows `start` to `end` of a result, waiting for a client that reads slowly.
+    /// Writes a result's next rows, `limit` of them if there are so many, waiting for a client that reads slowly.
+    ///
+    /// - Returns: how many there were.
+    @discardableResult
     func writeRows(
-        _ result: StatementResult, from start: Int, to end: Int, _ formats: [FormatCode]
-    ) async throws(TransactionError) {
-        guard !result.fields.isEmpty else { return }
-        let encoder = RowEncoder(result.fields, formats)
-        var first = 0
-        for part in result.parts {
-            let range = max(start, first)..<max(max(start, first), min(end, first + part.count))
-            var row = range.lowerBound
-            while row < range.upperBound {
-                // A batch at a time: between them memory is looked at.
-                let batch = row..<min(row + 256, range.upperBound)
-                try encoder.write(part, rows: (batch.lowerBound - first)..<(batch.upperBound - first), to: &writer)
-                row = batch.upperBound
-                guard writer.bytesWritten > 64 << 10 else { continue }
-                flush()
-                if output.isBacklogged, await !output.drained() { return }
-            }
-            first += part.count
+        _ reader: inout ResultReader, _ formats: [FormatCode], limit: Int = .max
+    ) async throws(TransactionError) -> Int {
+        let encoder = RowEncoder(reader.fields, formats)
+        try encoder.check()
+        var count = 0
+        while count < limit {
+            // A batch at a time: between them memory is looked at.
+            guard let block = try await reader.next(atMost: min(256, limit - count)) else { break }
+            if !reader.fields.isEmpty { encoder.write(block, to: &writer) }
+            count += block.count
+            if writer.bytesWritten > 64 << 10 { try await flushAndWait() }
         }
+        return count
+    }
+
+    /// Sends what is written, and waits for the client if too much is on its way to it.
+    func flushAndWait() async throws(TransactionError) {
+        flush()
+        guard output.isBacklogged, await !output.drained() else { return }
+        // The client is gone, or wants no more of it.
+        throw TransactionError(.queryCanceled, "canceling statement due to user request")
     }
 
     func describe(_ fields: [FieldDescription], _ formats: [FormatCode]) {

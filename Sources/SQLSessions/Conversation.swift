@@ -43,6 +43,9 @@ actor Conversation: ClientSession {
     var block = TransactionBlock()
     var statements: [String: PreparedStatement] = [:]
     var portals: [String: Portal] = [:]
+    var cursors: [String: Cursor] = [:]
+    /// How many cursors were declared so far.
+    var cursorCount = 0
 
     nonisolated var unownedExecutor: UnownedSerialExecutor { node.engine.unownedExecutor }
 
@@ -91,7 +94,8 @@ actor Conversation: ClientSession {
             await answer(frame)
             output.processed(bytes: frame.byteCount)
             if pending.isEmpty || writer.bytesWritten > 64 << 10 { flush() }
-            if output.isBacklogged, await !output.drained() { pending = [] }
+            // A client that only had its statement cancelled waits for the rest of its answers.
+            if output.isBacklogged, await !output.drained(), isGone || !Task.isCancelled { pending = [] }
             // A cancelled task would cancel the next statement too.
             if Task.isCancelled, !pending.isEmpty, !isGone { return restart() }
         }
@@ -109,6 +113,7 @@ actor Conversation: ClientSession {
         transaction = nil
         statements = [:]
         portals = [:]
+        cursors = [:]
     }
 
     func flush() {
@@ -170,6 +175,9 @@ actor Conversation: ClientSession {
 
     func fail(_ error: any Error) {
         fail(Self.fields(of: error))
+        guard let error = error as? WireError, error.isFatal else { return }
+        flush()
+        output.close()
     }
 
     static func fields(of error: any Error) -> ErrorFields {
@@ -190,7 +198,7 @@ actor Conversation: ClientSession {
             self.transaction = nil
         }
         if block.hasFailed { await transaction?.statementFailed() }
-        if !block.isOpen { portals = [:] }
+        if !block.isOpen { (portals, cursors) = ([:], [:]) }
         hasFailedSinceSync = false
         writer.readyForQuery(block.status)
     }
@@ -199,6 +207,14 @@ actor Conversation: ClientSession {
     var isSyncNext: Bool { pending.first?.kind == .sync }
 
     // MARK: Frames of COPY
+
+    /// The next frame if it is here and is data of a COPY.
+    func nextCopyData() -> FrontendFrame? {
+        guard let frame = pending.first, frame.kind == .copyData else { return nil }
+        pending.removeFirst()
+        output.processed(bytes: frame.byteCount)
+        return frame
+    }
 
     /// The next frame, waiting for the client; nil when it is gone.
     func nextFrame() async -> FrontendFrame? {

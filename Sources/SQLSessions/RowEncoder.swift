@@ -34,7 +34,8 @@ struct RowEncoder {
         isPlain = treatments.allSatisfy { if case .copy = $0 { true } else { false } }
     }
 
-    func write(_ result: SQLResult, rows range: Range<Int>, to writer: inout BackendWriter) throws(TransactionError) {
+    /// Throws for columns that can't be written as they are asked for.
+    func check() throws(TransactionError) {
         if !isPlain {
             for case .refuse(let type, let name) in treatments {
                 throw TransactionError(
@@ -42,7 +43,10 @@ struct RowEncoder {
                     hint: "ask for all columns in one format, or cast it to text")
             }
         }
-        result.withRawRows { rows in
+    }
+
+    func write(_ block: RowBlock, to writer: inout BackendWriter) {
+        block.withRawRows { rows, range in
             for row in range {
                 writer.beginDataRow(columns: treatments.count)
                 for column in treatments.indices { write(rows[row, column], treatments[column], to: &writer) }
