@@ -171,7 +171,6 @@ actor ClientTransaction {
     }
 
     private func validate(_ reads: ArraySlice<RecordedRead>) async throws(TransactionError) {
-        guard let writer else { return }
         for read in reads {
             guard try await isUnchanged(read) else { throw Self.changedRead }
         }
@@ -270,11 +269,11 @@ actor ClientTransaction {
     private func repeatRead(
         _ index: Int, unchangedSince before: TransactionEngine.QuietShards?
     ) async throws(TransactionError) {
-        guard let writer else { return }
         let statement = reads[index].statement
         if try await isUnchanged(reads[index]) { return }
         guard let before, await engine.isQuiet(try statement.shards(), since: before) else { throw Self.changedRead }
         if case .broken = reads[index].extent { return }
+        guard let writer else { return }
         reads[index].extent = .all(try await LockingRun(writer, engine).digest(of: statement))
     }
 
