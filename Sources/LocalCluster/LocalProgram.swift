@@ -19,7 +19,7 @@ public final class LocalProgram: Sendable {
         _ command: [String], in directory: String, asServerUser: Bool = false
     ) async throws -> LocalProgram {
         let name = URL(filePath: command[0]).lastPathComponent
-        let log = "\(directory)/\(name).log"
+        let log = "\(directory)/\(name)-\(UUID().uuidString.prefix(8)).log"
         let user = asServerUser ? try ServerUser.current(ownerOf: directory) : nil
         let order = ChildProcess.Order(command: command, directory: directory, user: user, input: nil, log: log)
         return LocalProgram(try await ChildProcess.spawn(order), log: log)

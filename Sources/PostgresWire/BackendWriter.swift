@@ -95,6 +95,32 @@ public struct BackendWriter: Sendable {
         buffer.writeString(text)
     }
 
+    /// Writes a whole DataRow, whose values are asked for twice: for their lengths, and to be copied.
+    public mutating func dataRow(columns: Int, _ value: (_ column: Int) -> UnsafeRawBufferPointer?) {
+        var length = 6
+        for column in 0..<columns { length += 4 + (value(column)?.count ?? 0) }
+        buffer.writeWithUnsafeMutableBytes(minimumWritableBytes: length + 1) { target in
+            var offset = 0
+            func put<Number: FixedWidthInteger>(_ number: Number) {
+                target.storeBytes(of: number.bigEndian, toByteOffset: offset, as: Number.self)
+                offset += MemoryLayout<Number>.size
+            }
+            put(UInt8(ascii: "D"))
+            put(Int32(length))
+            put(Int16(columns))
+            for column in 0..<columns {
+                guard let bytes = value(column) else {
+                    put(Int32(-1))
+                    continue
+                }
+                put(Int32(bytes.count))
+                UnsafeMutableRawBufferPointer(rebasing: target[offset...]).copyMemory(from: bytes)
+                offset += bytes.count
+            }
+            return offset
+        }
+    }
+
     /// Ends the row.
     public mutating func endDataRow() {
         end()

@@ -48,6 +48,10 @@ struct RowEncoder {
     func write(_ block: RowBlock, to writer: inout BackendWriter) {
         block.withRawRows { rows, range in
             for row in range {
+                guard !isPlain else {
+                    writer.dataRow(columns: treatments.count) { rows[row, $0] }
+                    continue
+                }
                 writer.beginDataRow(columns: treatments.count)
                 for column in treatments.indices { write(rows[row, column], treatments[column], to: &writer) }
                 writer.endDataRow()

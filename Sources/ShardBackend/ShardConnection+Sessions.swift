@@ -12,23 +12,39 @@ extension ShardConnection {
     /// The next answer that is for the owner of a session, nil after the last: of a stream these are the single rows,
     /// otherwise all. When there is an error, the connection is free again before it is thrown.
     func nextResult(of exchange: Exchange) async throws(ShardError) -> OpaquePointer? {
-        while !exchange.isOver {
-            guard exchange.failure == nil, let handle else {
-                await waitForSocket(exchange)
-                continue
-            }
-            switch handle.takeResult(inSingleRows: exchange.isBeforeStreamedRows) {
+        while true {
+            switch arrivedResult(of: exchange) {
+            case .result(let result): return result
             case .nothing: await waitForSocket(exchange)
+            case .over:
+                if let failure = exchange.failure { throw failure }
+                return nil
+            }
+        }
+    }
+
+    enum Arrival {
+        case result(OpaquePointer)
+        /// The socket must be waited for.
+        case nothing
+        case over
+    }
+
+    /// What ``nextResult(of:)`` has without waiting.
+    func arrivedResult(of exchange: Exchange) -> Arrival {
+        while !exchange.isOver {
+            guard exchange.failure == nil, let handle else { return .nothing }
+            switch handle.takeResult(inSingleRows: exchange.isBeforeStreamedRows) {
+            case .nothing: return .nothing
             case .end: finish(exchange)
             case .disorder: lost(handle)
             case .result(let result):
-                guard !exchange.isForOwner(PQresultStatus(result)) else { return result }
+                guard !exchange.isForOwner(PQresultStatus(result)) else { return .result(result) }
                 // After an error the rest is for nobody.
                 if take(result, of: exchange, handle), exchange.failure != nil { takeResults(handle) }
             }
         }
-        if let failure = exchange.failure { throw failure }
-        return nil
+        return .over
     }
 
     // MARK: Waiting and giving up

@@ -35,6 +35,12 @@ extension ShardConnection {
             while let result = try await nextResult(of: exchange) {
                 rows.results.append(result)
                 exchange.isFirstWork = false
+                // Those that have arrived with it, without a suspension for each.
+                while rows.results.count < Exchange.rowsPerBatchMax,
+                    case .result(let next) = arrivedResult(of: exchange)
+                {
+                    rows.results.append(next)
+                }
                 let isRestOnItsWay = handle.map { PQisBusy($0.pointer) } == 1
                 if isRestOnItsWay || rows.results.count >= Exchange.rowsPerBatchMax {
                     return SQLRowBatch(storage: rows, ending: nil)

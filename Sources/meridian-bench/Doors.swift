@@ -77,7 +77,7 @@ struct Doors: Sendable {
             try connection.copyIn(rows: rows, into: "pgbench_accounts")
         }
         // Meridian's tables are in another database of the same server.
-        for name in ["direct", "meridian"] { try BareConnection(door(name).conninfo).execute(["ANALYZE"]) }
+        for name in ["direct", "meridian"] { try BareConnection(door(name).conninfo).execute(["ANALYZE pgbench_accounts"]) }
         try write("select", "SELECT abalance FROM pgbench_accounts WHERE aid = :aid;")
         try write("update", "UPDATE pgbench_accounts SET abalance = abalance + 1 WHERE aid = :aid;")
     }
@@ -133,7 +133,7 @@ struct Doors: Sendable {
         return node
     }
 
-    /// Where the node that was started last listens.
+    /// Where the node listens.
     static func url(of node: LocalProgram) throws -> String {
         let line = node.output.split(separator: "\n").last { $0.hasPrefix("ready: ") } ?? ""
         return String(line.dropFirst("ready: ".count))
@@ -182,7 +182,6 @@ struct PgbenchCell: Sendable {
         var after = ProcessorTime.spent(servers: servers)
         after.own = between.map(ProcessorTime.ofThreads) ?? 0
         func number(after label: String) -> Double? {
-            // The log has the runs before, too.
             output.split(separator: "\n").last { $0.hasPrefix(label) }?
                 .dropFirst(label.count).split(separator: " ").first.flatMap { Double($0) }
         }

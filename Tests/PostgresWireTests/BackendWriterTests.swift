@@ -71,6 +71,27 @@ import TransactionCore
         #expect(writer.take() == makeFrame("D", [0, 5] + values))
     }
 
+    @Test("a row written at once is the row written column by column", arguments: [0, 1, 3, 300])
+    func wholeRow(columns: Int) {
+        let values: [[UInt8]?] = (0..<columns).map { $0 % 3 == 1 ? nil : Array(repeating: UInt8($0 % 251), count: $0) }
+        let memory = values.map { $0.map { UnsafeRawBufferPointer(copy($0)) } }
+        defer { for value in memory { value?.deallocate() } }
+        var writers = (BackendWriter(), BackendWriter())
+        for _ in 0..<2 {
+            writers.0.dataRow(columns: columns) { memory[$0] }
+            writers.1.beginDataRow(columns: columns)
+            for value in memory { writers.1.column(value) }
+            writers.1.endDataRow()
+        }
+        #expect(writers.0.take() == writers.1.take())
+    }
+
+    private func copy(_ bytes: [UInt8]) -> UnsafeMutableRawBufferPointer {
+        let memory = UnsafeMutableRawBufferPointer.allocate(byteCount: bytes.count, alignment: 1)
+        memory.copyBytes(from: bytes)
+        return memory
+    }
+
     @Test("a description is the same from pointers and from values")
     func rowDescription() {
         let field = FieldDescription(
