@@ -45,8 +45,9 @@ extension Conversation {
                 ? .bytes(Array(value.readableBytesView)) : .text(String(buffer: value))
         }
         let planned = try await current(prepared)
-        let expected = planned?.plan.parameterCount ?? 0
-        guard parameters.count >= expected else {
+        // A declared type makes a parameter, used or not.
+        let expected = max(planned?.plan.parameterCount ?? 0, prepared.parameterTypes.count)
+        guard parameters.count == expected else {
             throw TransactionError(
                 .protocolViolation,
                 "bind message supplies \(parameters.count) parameters, but prepared statement \"\(bind.statement)\" "
@@ -100,9 +101,11 @@ extension Conversation {
                 types: query.parameterTypes)
         case .query, .insert, .update, .delete, .merge:
             let (applied, settings) = (node.applied, variables.settings)
+            let statement = SQLStatement(planned.statement.text, parameterTypes: types)
+            if let description = try await transaction?.describe(statement) { return description }
             return try await node.engine.describe(
                 ClientStatement(
-                    SQLStatement(planned.statement.text, parameterTypes: types), searchPath: settings.searchPath,
+                    statement, searchPath: settings.searchPath,
                     preparation: { applied.statements(bringing: $0, to: settings) }))
         default: return nil
         }
@@ -160,7 +163,7 @@ extension Conversation {
         writer.closeComplete()
     }
 
-    private static func noStatement(_ name: String) -> TransactionError {
+    static func noStatement(_ name: String) -> TransactionError {
         TransactionError(
             .invalidStatementName,
             name.isEmpty

@@ -15,8 +15,8 @@ import TransactionCore
             let history = try await finish(record, on: served)
             check(history, record)
             #expect(record.committed >= record.load.committed)
-            // The last one on a machine so busy that a lock is waited for in vain.
-            #expect(Set(record.failures.keys).isSubset(of: ["40001", "40P01", "57014"]), "\(record.failures)")
+            // A deadlock that nobody finds ends by a timeout: 57014.
+            #expect(Set(record.failures.keys).isSubset(of: ["40001", "40P01"]), "\(record.failures)")
             #expect(!record.failures.isEmpty, "nobody got in anybody's way")
             #expect(try await spread(on: served).allSatisfy { $0 > 10 }, "the keys are on all shards")
         }
