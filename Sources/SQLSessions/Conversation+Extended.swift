@@ -20,13 +20,14 @@ struct Portal: Sendable {
 /// The extended query protocol.
 extension Conversation {
     func parse(_ parse: FrontendMessage.Parse) async throws {
-        if !parse.statement.isEmpty, statements[parse.statement] != nil {
-            throw TransactionError(
-                .duplicatePreparedStatement, "prepared statement \"\(parse.statement)\" already exists")
-        }
+        if parse.statement.isEmpty { statements[""] = nil }
         let planned = try await node.plan(parse.query, variables.settings.searchPath, transaction)
         guard planned.count <= 1 else {
             throw TransactionError(.syntaxError, "cannot insert multiple commands into a prepared statement")
+        }
+        if statements[parse.statement] != nil {
+            throw TransactionError(
+                .duplicatePreparedStatement, "prepared statement \"\(parse.statement)\" already exists")
         }
         statements[parse.statement] = PreparedStatement(
             text: parse.query, parameterTypes: parse.parameterTypes)
