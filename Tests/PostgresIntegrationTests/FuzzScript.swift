@@ -276,7 +276,7 @@ struct FuzzGenerator {
         "SET TimeZone = 'UTC'", "SET nope = 1", "SET statement_timeout = 'x'", "SHOW TimeZone", "SHOW nope",
         "RESET TimeZone", "SET LOCAL DateStyle = 'ISO'", "DISCARD ALL", "DEALLOCATE a", "DEALLOCATE nope",
         "DEALLOCATE ALL", "EXPLAIN SELECT n FROM fuzz WHERE id = 1", "EXPLAIN SELEC", "PREPARE q AS SELECT 1",
-        "EXECUTE q", "DECLARE c CURSOR FOR SELECT 1", "FETCH c", "CLOSE c", "LISTEN l", "NOTIFY l", "LOCK TABLE fuzz",
+        "EXECUTE q", "FETCH c", "CLOSE c", "LISTEN l", "NOTIFY l", "LOCK TABLE fuzz",
         "CREATE TEMP TABLE tt (a int)", "DO 'BEGIN END'", "VACUUM fuzz", "TRUNCATE nope", "DROP TABLE nope",
         "SELECT pg_sleep(0.001)", "SELECT repeat('x', 100000)", "SELECT generate_series(1, 2000)", "TABLE fuzz",
         "VALUES (1, 'a'), (2, 'b')", "SELECT a.n FROM fuzz a JOIN fuzz b ON a.id = b.id WHERE a.id = 1",
