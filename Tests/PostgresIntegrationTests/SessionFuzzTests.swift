@@ -8,7 +8,9 @@ import Testing
 
 /// Clients that send anything, for as long as `MERIDIAN_FUZZ_SECONDS` says, from the seed `MERIDIAN_TEST_SEED`.
 @Suite(.serialized) struct SessionFuzzTests {
-    @Test("whatever clients send, sessions keep to the protocol, nothing leaks, and others are served")
+    @Test(
+        "whatever clients send, sessions keep to the protocol, nothing leaks, and others are served",
+        .enabled(if: ProcessInfo.processInfo.environment["MERIDIAN_FUZZ_SECONDS"] != nil, "runs by hand"))
     func anything() async throws {
         let environment = ProcessInfo.processInfo.environment
         let seconds = environment["MERIDIAN_FUZZ_SECONDS"].flatMap { Int($0) } ?? 20
