@@ -170,9 +170,10 @@ let package = Package(
             name: "PostgresIntegrationTests",
             dependencies: [
                 "BankWorkload", "BoundedTime", "ClientAuthentication", "Gateway", "LocalCluster", "Placement",
-                "PostgresWire", "SQLSessions", "ShardBackend", "ShardSchema", "StatementRouting", "SystemClock",
-                "TestSupport", "TransactionCore", "TransactionEngine", "TwoPhaseCommit",
+                "PostgresWire", "SQLSessions", "ShardBackend", "ShardSchema", "SimulationKit", "StatementRouting",
+                "SystemClock", "TestSupport", "TransactionCore", "TransactionEngine", "TwoPhaseCommit",
                 .product(name: "Logging", package: "swift-log"),
+                .product(name: "NIOCore", package: "swift-nio"),
             ]
         ),
         .testTarget(

@@ -214,6 +214,12 @@ actor ClientTransaction {
             hint: modes.bound == .strong ? nil : "RESET meridian.read_staleness and meridian.read_timestamp to write")
     }
 
+    /// What a statement takes and returns, as the transaction's own sessions see it; nil while it has none.
+    func describe(_ statement: SQLStatement) async throws(TransactionError) -> StatementDescription? {
+        guard let writer else { return nil }
+        return try await writer.describe(statement)
+    }
+
     /// Notes that a statement which was planned by `catalog` used `tables`.
     func used(_ catalog: Catalog, _ tables: [TableName]) { note(catalog, Set(tables)) }
 

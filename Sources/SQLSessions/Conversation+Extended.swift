@@ -20,13 +20,14 @@ struct Portal: Sendable {
 /// The extended query protocol.
 extension Conversation {
     func parse(_ parse: FrontendMessage.Parse) async throws {
-        if !parse.statement.isEmpty, statements[parse.statement] != nil {
-            throw TransactionError(
-                .duplicatePreparedStatement, "prepared statement \"\(parse.statement)\" already exists")
-        }
+        if parse.statement.isEmpty { statements[""] = nil }
         let planned = try await node.plan(parse.query, variables.settings.searchPath, transaction)
         guard planned.count <= 1 else {
             throw TransactionError(.syntaxError, "cannot insert multiple commands into a prepared statement")
+        }
+        if statements[parse.statement] != nil {
+            throw TransactionError(
+                .duplicatePreparedStatement, "prepared statement \"\(parse.statement)\" already exists")
         }
         statements[parse.statement] = PreparedStatement(
             text: parse.query, parameterTypes: parse.parameterTypes)
@@ -45,8 +46,9 @@ extension Conversation {
                 ? .bytes(Array(value.readableBytesView)) : .text(String(buffer: value))
         }
         let planned = try await current(prepared)
-        let expected = planned?.plan.parameterCount ?? 0
-        guard parameters.count >= expected else {
+        // A declared type makes a parameter, used or not.
+        let expected = max(planned?.plan.parameterCount ?? 0, prepared.parameterTypes.count)
+        guard parameters.count == expected else {
             throw TransactionError(
                 .protocolViolation,
                 "bind message supplies \(parameters.count) parameters, but prepared statement \"\(bind.statement)\" "
@@ -100,9 +102,11 @@ extension Conversation {
                 types: query.parameterTypes)
         case .query, .insert, .update, .delete, .merge:
             let (applied, settings) = (node.applied, variables.settings)
+            let statement = SQLStatement(planned.statement.text, parameterTypes: types)
+            if let description = try await transaction?.describe(statement) { return description }
             return try await node.engine.describe(
                 ClientStatement(
-                    SQLStatement(planned.statement.text, parameterTypes: types), searchPath: settings.searchPath,
+                    statement, searchPath: settings.searchPath,
                     preparation: { applied.statements(bringing: $0, to: settings) }))
         default: return nil
         }
@@ -160,7 +164,7 @@ extension Conversation {
         writer.closeComplete()
     }
 
-    private static func noStatement(_ name: String) -> TransactionError {
+    static func noStatement(_ name: String) -> TransactionError {
         TransactionError(
             .invalidStatementName,
             name.isEmpty

@@ -48,9 +48,13 @@ extension Conversation {
             }
             try await runOnEveryShard(planned, relations, isBlock: isBlock, tag: "LOCK TABLE")
         case .maintenance(let command, _): try await runMaintenance(planned, command)
-        case .explain(let options, let range): return try await explain(planned, options, range)
+        case .explain(let options, let range): return try await explain(planned, parameters, types, options, range)
         case .deallocate(let name):
-            if let name { statements[name] = nil } else { statements = statements.filter { $0.key.isEmpty } }
+            if let name {
+                guard statements.removeValue(forKey: name) != nil else { throw Self.noStatement(name) }
+            } else {
+                statements = statements.filter { $0.key.isEmpty }
+            }
             writer.commandComplete("DEALLOCATE")
         case .setConstraints: writer.commandComplete("SET CONSTRAINTS")
         case .copy(let command): return try await runCopy(planned, command, isBlock: isBlock)
@@ -114,7 +118,8 @@ extension Conversation {
 
     /// The route and each shard's own plan.
     private func explain(
-        _ planned: PlannedStatement, _ options: [String: String], _ range: Range<Int>
+        _ planned: PlannedStatement, _ parameters: [SQLParameter], _ types: [UInt32], _ options: [String: String],
+        _ range: Range<Int>
     ) async throws -> StatementResult? {
         guard options["analyze"].map({ ["false", "off", "0"].contains($0) }) ?? true else {
             throw TransactionError(
@@ -126,11 +131,14 @@ extension Conversation {
         let start = text.utf8.index(text.utf8.startIndex, offsetBy: max(0, offset))
         let inner = try await node.plan(String(text[start...]), variables.settings.searchPath, transaction)
         guard let target = inner.first else { return nil }
-        let bound = BoundStatement(plan: target.plan, catalog: target.catalog)
+        let bound = BoundStatement(
+            plan: target.plan, catalog: target.catalog, parameters: parameters, parameterTypes: types)
         let shards = try bound.shards()
         var lines: [String] = ["Route: \(Self.describe(target.plan.route, shards, node.engine.shards.count))"]
         for shard in shards {
-            let plan = try await evaluate(SQLStatement(text, isPrepared: false, resultFormat: .text), on: shard)
+            let plan = try await evaluate(
+                SQLStatement(text, parameters, parameterTypes: types, isPrepared: false, resultFormat: .text),
+                on: shard)
             lines.append("Shard \(shard):")
             for row in plan { lines.append("  " + (try row.text(0))) }
         }

@@ -84,6 +84,7 @@ extension Conversation {
         case .commit(let chains):
             try await commit(andChain: chains)
         case .rollback(let chains):
+            if chains { try checkInBlock("ROLLBACK AND CHAIN") }
             if !block.isOpen { warn(.noActiveTransaction, "there is no transaction in progress") }
             let isReadOnly = block.isReadOnly
             await rollback()
@@ -128,6 +129,7 @@ extension Conversation {
     }
 
     private func commit(andChain chains: Bool) async throws {
+        if chains { try checkInBlock("COMMIT AND CHAIN") }
         guard block.isOpen else {
             warn(.noActiveTransaction, "there is no transaction in progress")
             return writer.commandComplete("COMMIT")
@@ -153,6 +155,7 @@ extension Conversation {
     }
 
     private func beginAgain(_ isReadOnly: Bool?) {
+        portals = [:]
         block.begin(variables)
         block.isReadOnly = isReadOnly
     }

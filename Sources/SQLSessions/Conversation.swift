@@ -125,24 +125,24 @@ actor Conversation: ClientSession {
 
     private func answer(_ frame: FrontendFrame) async {
         if skipsToSync, frame.kind != .sync { return }
+        skipsToSync = false
         do {
             try await answer(try frame.decode())
-        } catch let error as WireError {
-            fail(ErrorFields(error))
+        } catch {
+            fail(error)
+            // What is no message of the extended protocol ends with ReadyForQuery, whatever was wrong with it.
             if frame.kind.skipsToSync { skipsToSync = true } else { await ready() }
-            if error.isFatal {
+            if let error = error as? WireError, error.isFatal {
                 flush()
                 output.close()
             }
-        } catch {
-            fail(error)
-            skipsToSync = true
         }
     }
 
     private func answer(_ message: FrontendMessage) async throws {
         switch message {
         case .query(let text):
+            (statements[""], portals[""]) = (nil, nil)
             await simpleQuery(text)
             await ready()
         case .parse(let parse): try await self.parse(parse)
@@ -152,7 +152,6 @@ actor Conversation: ClientSession {
         case .close(let named): close(named)
         case .flush: flush()
         case .sync:
-            skipsToSync = false
             do {
                 if !hasFailedSinceSync { try await endImplicitTransaction() }
             } catch {

@@ -146,9 +146,8 @@ public struct RewrittenSQL: Hashable, Sendable {
         var parameters: [Int] = []
         let renumbered = text.withBytes { bytes -> String in
             guard bytes.contains(UInt8(ascii: "$")) else { return text }
-            let tokens = Lexer.tokens(bytes).filter { $0.kind == .parameter }
-            let numbers = tokens.map { Int(bytes.text(($0.start + 1)..<$0.end)) ?? 0 }
-            let used = Set(numbers)
+            let found = Self.parameters(bytes)
+            let used = Set(found.map(\.number))
             if used == Set(1...max(1, used.count)) || used.isEmpty {
                 parameters = used.sorted()
                 return text
@@ -156,7 +155,7 @@ public struct RewrittenSQL: Hashable, Sendable {
             parameters = used.sorted()
             var result = ""
             var position = 0
-            for (token, number) in zip(tokens, numbers) {
+            for (token, number) in found {
                 result += bytes.text(position..<token.start) + "$\(parameters.firstIndex(of: number)! + 1)"
                 position = token.end
             }
@@ -164,6 +163,14 @@ public struct RewrittenSQL: Hashable, Sendable {
         }
         self.text = renumbered
         self.parameters = parameters
+    }
+
+    /// The parameters in a text with their numbers, which PostgreSQL's scanner reads by `atol` and cuts to 32 bits.
+    static func parameters(_ bytes: UnsafeBufferPointer<UInt8>) -> [(token: Token, number: Int)] {
+        Lexer.tokens(bytes).filter { $0.kind == .parameter }.map { token in
+            let number = Int64(bytes.text((token.start + 1)..<token.end)) ?? .max
+            return (token, Int(Int32(truncatingIfNeeded: number)))
+        }
     }
 }
 

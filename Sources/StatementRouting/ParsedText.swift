@@ -50,9 +50,11 @@ public final class ParsedText {
         defer { pg_query_free_protobuf_parse_result(result) }
         if let error = result.error {
             let position = Int(error.pointee.cursorpos)
+            let message = error.pointee.message.map { String(cString: $0) } ?? "syntax error"
+            // The parser's errors have no SQLSTATE here. That of an escape such as E'\xff' is not a syntax error's.
+            let isEncoding = message.hasPrefix("invalid byte sequence for encoding")
             throw StatementError(
-                .syntaxError, error.pointee.message.map { String(cString: $0) } ?? "syntax error",
-                position: position > 0 ? position : nil)
+                isEncoding ? .characterNotInRepertoire : .syntaxError, message, position: position > 0 ? position : nil)
         }
         let packed = result.parse_tree
         let tree = packed.data.withMemoryRebound(to: UInt8.self, capacity: packed.len) {

@@ -50,7 +50,11 @@ struct Planner {
         case PG_QUERY__NODE__NODE_INSERT_STMT, PG_QUERY__NODE__NODE_UPDATE_STMT, PG_QUERY__NODE__NODE_DELETE_STMT,
             PG_QUERY__NODE__NODE_MERGE_STMT:
             analyzer.visitChange(node, in: nil, Equalities(), isOutermost: true)
-        default: return plan
+        default:
+            if case .explain = statement.kind {
+                plan.parameterCount = statement.text.withBytes { RewrittenSQL.parameters($0).map(\.number).max() } ?? 0
+            }
+            return plan
         }
         describe(&plan)
         try check()
@@ -99,6 +103,10 @@ struct Planner {
         if analyzer.usesCursor {
             throw .unsupported(
                 "WHERE CURRENT OF is not supported", hint: "name the row by its primary key")
+        }
+        // As many as a message can bind.
+        if let number = analyzer.parameters.keys.first(where: { !(1...65_535).contains($0) }) {
+            throw StatementError(.undefinedParameter, "there is no parameter $\(number)")
         }
     }
 }

@@ -71,6 +71,8 @@ extension SQLState {
     public static let undefinedSchema = SQLState(rawValue: "3F000")
     /// A function is not there.
     public static let undefinedFunction = SQLState(rawValue: "42883")
+    /// A parameter is not there.
+    public static let undefinedParameter = SQLState(rawValue: "42P02")
     /// A table is not there.
     public static let undefinedTable = SQLState(rawValue: "42P01")
     /// A row with that key is there already.

@@ -161,6 +161,18 @@ public actor ReadWriteTransaction {
         await engine.rollback(sessions)
     }
 
+    /// What a statement takes and returns, by one of the transaction's own sessions; nil while it has none.
+    ///
+    /// Describing a change takes a lock on its table, which may be waited for: another session would wait for this
+    /// transaction's own locks, and in nobody's sight for those of others.
+    public func describe(_ statement: SQLStatement) async throws(TransactionError) -> StatementDescription? {
+        guard let session = sessions.first else { return nil }
+        let engine = engine
+        return try await perform(on: session.shard, isWrite: false) { session, _ throws(TransactionError) in
+            try await engine.describe(statement, on: session)
+        }
+    }
+
     private func run(
         _ statements: [SQLStatement], on shard: ShardID, isWrite: Bool
     ) async throws(TransactionError) -> [SQLResult] {

@@ -29,6 +29,19 @@ extension TransactionEngine {
         }
     }
 
+    func describe(
+        _ statement: SQLStatement, on session: ReadWriteTransaction.Session
+    ) async throws(TransactionError) -> StatementDescription {
+        let request = requestBegan()
+        defer { requestEnded(request) }
+        do throws(ShardError) {
+            return try await session.connection.describe(
+                statement, deadline: .now + configuration.statementTimeout)
+        } catch {
+            throw TransactionError(error, shard: session.shard)
+        }
+    }
+
     func rollback(_ sessions: [ReadWriteTransaction.Session], endsTransaction: Bool = true) async {
         for session in sessions {
             _ = try? await session.connection.run([Statement.rollback], deadline: .now + configuration.statementTimeout)

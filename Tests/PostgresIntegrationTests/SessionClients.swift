@@ -12,11 +12,15 @@ import TransactionEngine
 struct ServedShards: Sendable {
     let port: Int
     let engine: TransactionEngine
-    private let loop: EventLoop
+    let shards: EngineShards
 
     /// Serves clients over `count` fresh shards while `body` runs.
-    static func with(_ count: Int = 2, _ body: (ServedShards) async throws -> Void) async throws {
-        try await EngineShards.withShared(count) { shards in
+    ///
+    /// - Parameter isPrivate: on servers of its own, which the test may kill.
+    static func with(
+        _ count: Int = 2, isPrivate: Bool = false, _ body: (ServedShards) async throws -> Void
+    ) async throws {
+        func serve(_ shards: EngineShards) async throws {
             try await shards.engine { engine in
                 let node = try await SessionNode(engine, database: "meridian")
                 let rules = try HostRules(parsing: "host all all 127.0.0.1/32 trust")
@@ -24,7 +28,7 @@ struct ServedShards: Sendable {
                     GatewayConfiguration(port: 0, hostRules: rules, mockSecret: [1]), provider: node,
                     logger: Logger(label: "tests", factory: { _ in SwiftLogNoOpLogHandler() }))
                 do {
-                    try await body(ServedShards(port: gateway.port, engine: engine, loop: shards.loop))
+                    try await body(ServedShards(port: gateway.port, engine: engine, shards: shards))
                     await gateway.shutdown(grace: .seconds(2))
                 } catch {
                     await gateway.shutdown(grace: .zero)
@@ -33,6 +37,11 @@ struct ServedShards: Sendable {
             }
             try await shards.waitUntilSettled()
         }
+        if isPrivate {
+            try await EngineShards.withPrivate(count, serve)
+        } else {
+            try await EngineShards.withShared(count, serve)
+        }
     }
 
     var conninfo: String { "host=127.0.0.1 port=\(port) user=meridian dbname=meridian" }
@@ -40,7 +49,7 @@ struct ServedShards: Sendable {
     /// Connects as a driver does, by libpq; statements go by the extended protocol.
     func connect() async throws -> ShardConnection {
         try await ShardConnection.connect(
-            to: try ConnectionSettings(conninfo), on: loop, deadline: .now + .seconds(10))
+            to: try ConnectionSettings(conninfo), on: shards.loop, deadline: .now + .seconds(10))
     }
 
     /// Runs `body` with a session of its own.

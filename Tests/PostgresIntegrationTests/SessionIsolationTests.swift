@@ -156,6 +156,19 @@ import TransactionCore
         }
     }
 
+    @Test("a change is described at once in a transaction that has locked its table itself")
+    func describesUnderOwnLocks() async throws {
+        try await Self.withAccounts { _, one, _, a, b in
+            try await one.text("BEGIN; UPDATE t SET n = 11 WHERE id = \(b); SELECT sum(n) FROM t")
+            // By the extended protocol, in which libpq has every portal described.
+            let change = SQLStatement(
+                "UPDATE t SET n = n + $1 WHERE id = $2 RETURNING n", [.text("1"), .text("\(a)")], resultFormat: .text)
+            let result = try await one.run(change, deadline: .now + .seconds(8))
+            #expect(try result[0].text(0) == "11")
+            try await one.text("COMMIT")
+        }
+    }
+
     @Test("a deadlock that spans shards ends within seconds: the younger fails with 40P01, the other commits")
     func deadlock() async throws {
         try await Self.withAccounts { served, one, two, a, b in

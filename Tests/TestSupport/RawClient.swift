@@ -7,6 +7,10 @@ import Synchronization
 public final class RawClient: Sendable {
     public struct Failure: Error, CustomStringConvertible {
         public let description: String
+
+        public init(_ description: String) {
+            self.description = description
+        }
     }
 
     private let descriptor: Int32
@@ -29,7 +33,7 @@ public final class RawClient: Sendable {
                 connect(descriptor, $0, socklen_t(MemoryLayout<sockaddr_in>.size))
             }
         }
-        guard status == 0 else { throw Failure(description: "connect: \(String(cString: strerror(errno)))") }
+        guard status == 0 else { throw Failure("connect: \(String(cString: strerror(errno)))") }
     }
 
     deinit {
@@ -42,6 +46,11 @@ public final class RawClient: Sendable {
             if isOpen { close(descriptor) }
             isOpen = false
         }
+    }
+
+    /// Says that nothing more will be sent; what comes can still be read.
+    public func endSending() {
+        isOpen.withLock { if $0 { shutdown(descriptor, Int32(SHUT_WR)) } }
     }
 
     /// Sends everything, unless the server closes before.
@@ -77,7 +86,7 @@ public final class RawClient: Sendable {
             let count = recv(descriptor, &bytes, bytes.count, 0)
             return count < 0 && errno == EAGAIN ? nil : Array(bytes.prefix(max(count, 0)))
         }
-        guard let answer else { throw Failure(description: "nothing came from the server") }
+        guard let answer else { throw Failure("nothing came from the server") }
         return answer
     }
 
@@ -146,4 +155,10 @@ public func error(_ bytes: [UInt8]) throws -> ErrorFields? {
     var messages: [BackendMessage] = []
     while let message = try BackendMessage.next(from: &buffer) { messages.append(message) }
     return error(messages)
+}
+
+/// How much memory this process has.
+public func residentBytes() -> Int {
+    let status = (try? String(contentsOfFile: "/proc/self/statm", encoding: .utf8)) ?? ""
+    return (status.split(separator: " ").dropFirst().first.flatMap { Int($0) } ?? 0) * Int(getpagesize())
 }

@@ -1,0 +1,124 @@
+import Foundation
+import ShardBackend
+import SimulationKit
+import TestSupport
+import Testing
+import TransactionCore
+
+/// Thousands of concurrent transactions over real connections, judged by what their clients saw.
+@Suite(.serialized) struct ListAppendTests {
+    @Test("what thousands of concurrent transactions read and appended on several shards is strictly serializable")
+    func strictlySerializable() async throws {
+        try await ServedShards.with(3) { served in
+            let record = ListAppendRecord(ListAppendLoad("ListAppendTests"))
+            try await run(record, on: served)
+            let history = try await finish(record, on: served)
+            check(history, record)
+            #expect(record.committed >= record.load.committed)
+            // A deadlock that nobody finds ends by a timeout: 57014.
+            #expect(Set(record.failures.keys).isSubset(of: ["40001", "40P01"]), "\(record.failures)")
+            #expect(!record.failures.isEmpty, "nobody got in anybody's way")
+            #expect(try await spread(on: served).allSatisfy { $0 > 10 }, "the keys are on all shards")
+        }
+    }
+
+    @Test("it stays so while PostgreSQL servers are killed and started again, and clients die midway")
+    func faults() async throws {
+        try await ServedShards.with(3, isPrivate: true) { served in
+            var load = ListAppendLoad("ListAppendTests.faults")
+            load.committed = 1_500
+            let record = ListAppendRecord(load)
+            try await withThrowingTaskGroup(of: Void.self) { group in
+                group.addTask { try await run(record, on: served) }
+                group.addTask { try await killServers(served, record) }
+                group.addTask { try await dyingClients(served, record) }
+                try await group.waitForAll()
+            }
+            let history = try await finish(record, on: served)
+            check(history, record)
+            #expect(record.committed >= record.load.committed)
+            #expect(history.contains { $0.outcome == .unknown }, "a fault that nobody felt")
+        }
+    }
+
+    private func run(_ record: ListAppendRecord, on served: ServedShards) async throws {
+        try await served.session { try await ListStep.setup($0) }
+        try await withThrowingTaskGroup(of: Void.self) { group in
+            for number in 0..<record.load.clients {
+                group.addTask {
+                    var client = ListAppendClient(number, served, record)
+                    try await client.run()
+                }
+            }
+            try await group.waitForAll()
+        }
+    }
+
+    /// Reads every list in the end, so that all that was acknowledged must be there.
+    private func finish(_ record: ListAppendRecord, on served: ServedShards) async throws -> [ListTransaction] {
+        try await served.session { client in
+            let keys = Array(0..<record.keyCount)
+            var operations: [ListTransaction.Operation]?
+            var began = record.now
+            try await waitUntil("all lists are read", within: .seconds(30)) {
+                began = record.now
+                let rows = try? await client.runSimple("SELECT key, elements FROM list").first
+                guard let rows else { return false }
+                operations = try ListStep.scan(keys).operations(rows)
+                return true
+            }
+            let last = ListTransaction(
+                client: -1, began: began, ended: record.now, try #require(operations))
+            return record.history + [last]
+        }
+    }
+
+    private func check(_ history: [ListTransaction], _ record: ListAppendRecord) {
+        let clock = ContinuousClock()
+        var found: [ListAppendAnomaly] = []
+        let taken = clock.measure { found = ListAppendChecker().check(history) }
+        print("list-append: \(record.summary); checked in \(taken)")
+        let first = found.prefix(5).map(\.description).joined(separator: "\n")
+        #expect(found.isEmpty, "seed \(record.load.seed): \(found.count) anomalies, \(first)")
+    }
+
+    private func spread(on served: ServedShards) async throws -> [Int] {
+        try await served.shards.plain("SELECT count(*) FROM list WHERE cardinality(elements) > 0").map { Int($0) ?? 0 }
+    }
+
+    // MARK: Faults
+
+    /// Kills one server after the other in the middle of the run.
+    private func killServers(_ served: ServedShards, _ record: ListAppendRecord) async throws {
+        for (place, shard) in served.shards.shards.enumerated() {
+            let due = record.load.committed * (place + 1) / 5
+            while record.committed < due, !record.isOver { try await Task.sleep(for: .milliseconds(5)) }
+            await shard.server.kill()
+            try await Task.sleep(for: .milliseconds(200))
+            try await shard.server.start()
+        }
+    }
+
+    /// Clients that hang up in a transaction, or right after they asked for the commit.
+    private func dyingClients(_ served: ServedShards, _ record: ListAppendRecord) async throws {
+        for round in 0..<30 {
+            let due = record.load.committed * round / 40
+            while record.committed < due, !record.isOver { try await Task.sleep(for: .milliseconds(5)) }
+            let keys = record.activeKeys.prefix(2 + round % 3)
+            let steps = keys.map { ListStep.append($0, element: record.element(for: $0), returning: false) }
+            let client = try RawClient(port: served.port)
+            try await client.logIn(user: "meridian", database: "meridian")
+            let began = record.now
+            await client.send(.query("BEGIN"))
+            for step in steps { await client.send(.query(step.statement(parameters: false).text)) }
+            let asks = round % 2 == 0
+            if asks { await client.send(.query("COMMIT")) }
+            if round % 3 > 0 { try await Task.sleep(for: .milliseconds(round)) }
+            client.hangUp()
+            record.add(
+                ListTransaction(
+                    client: 100 + round, began: began, ended: record.now, outcome: asks ? .unknown : .aborted,
+                    steps.flatMap(\.appends)))
+        }
+    }
+}

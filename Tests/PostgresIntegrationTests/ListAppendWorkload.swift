@@ -1,0 +1,290 @@
+import Foundation
+import ShardBackend
+import SimulationKit
+import Synchronization
+import TestSupport
+import Testing
+import TransactionCore
+
+typealias ListTransaction = ListAppendTransaction<Int, Int>
+
+/// What a run of list appends is to be.
+struct ListAppendLoad: Sendable {
+    /// Makes the clients' choices, though not when they get their answers.
+    let seed: UInt64
+    var clients = 16
+    /// When so many have committed, the run is over.
+    var committed = 3_000
+    /// How many keys are in use at a time, and after how many appends to one another takes its place: lists stay short.
+    var activeKeys = 96
+    var appendsPerKey = 30
+    var timeMax: Duration = .seconds(240)
+
+    /// With the seed that the environment names, or one by chance, which is printed.
+    init(_ test: String) {
+        let given = ProcessInfo.processInfo.environment["MERIDIAN_TEST_SEED"].flatMap { UInt64($0) }
+        seed = given ?? UInt64.random(in: 0...UInt64(UInt32.max))
+        print("\(test): MERIDIAN_TEST_SEED=\(seed)")
+    }
+}
+
+/// What all clients of a run have seen, and which keys and elements they use.
+final class ListAppendRecord: Sendable {
+    private struct State {
+        var history: [ListTransaction] = []
+        var committed = 0
+        var failures: [String: Int] = [:]
+        var appends: [Int: Int] = [:]
+        var active: [Int]
+        var nextKey: Int
+        var element = 0
+    }
+
+    let load: ListAppendLoad
+    private let state: Mutex<State>
+    private let start = ContinuousClock.now
+
+    init(_ load: ListAppendLoad) {
+        self.load = load
+        state = Mutex(State(active: Array(0..<load.activeKeys), nextKey: load.activeKeys))
+    }
+
+    var now: Int64 { Int64((ContinuousClock.now - start) / .nanoseconds(1)) }
+    var history: [ListTransaction] { state.withLock { $0.history } }
+    var committed: Int { state.withLock { $0.committed } }
+    var failures: [String: Int] { state.withLock { $0.failures } }
+    var activeKeys: [Int] { state.withLock { $0.active } }
+    var keyCount: Int { state.withLock { $0.nextKey } }
+    /// Enough has committed, or it takes too long.
+    var isOver: Bool { committed >= load.committed || ContinuousClock.now - start > load.timeMax }
+
+    func add(_ transaction: ListTransaction, _ failure: SQLState? = nil) {
+        state.withLock { state in
+            state.history.append(transaction)
+            if transaction.outcome == .committed { state.committed += 1 }
+            if let failure { state.failures[failure.rawValue, default: 0] += 1 }
+        }
+    }
+
+    /// An element that nobody has appended to `key` yet.
+    func element(for key: Int) -> Int {
+        state.withLock { state in
+            state.appends[key, default: 0] += 1
+            if state.appends[key] == load.appendsPerKey, let place = state.active.firstIndex(of: key) {
+                state.active[place] = state.nextKey
+                state.nextKey += 1
+            }
+            state.element += 1
+            return state.element
+        }
+    }
+
+    /// What happened, in a line.
+    var summary: String {
+        let history = history
+        func count(_ outcome: ListTransaction.Outcome) -> Int { history.count { $0.outcome == outcome } }
+        let operations = history.reduce(0) { $0 + $1.operations.count }
+        return "\(count(.committed)) committed, \(count(.aborted)) aborted, \(count(.unknown)) unknown, \(operations) "
+            + "operations on \(keyCount) keys in \(now / 1_000_000) ms, failures \(failures)"
+    }
+}
+
+/// One statement of a transaction and what it does to lists.
+enum ListStep: Sendable {
+    case append(Int, element: Int, returning: Bool)
+    case read([Int], forUpdate: Bool)
+    /// All rows; said of the keys in use.
+    case scan([Int])
+
+    /// Rows of even keys are there from the start, others are made by the first append.
+    private static func exists(_ key: Int) -> Bool { key % 2 == 0 }
+
+    /// The row's table and those with which a run begins.
+    static func setup(_ client: ShardConnection) async throws {
+        try await client.text("CREATE TABLE list (key int PRIMARY KEY, elements int[] NOT NULL)")
+        let rows = stride(from: 0, to: 1_000, by: 2).map { "(\($0), '{}')" }.joined(separator: ", ")
+        try await client.text("INSERT INTO list VALUES \(rows)")
+    }
+
+    /// With its values in the text, or as parameters.
+    func statement(parameters: Bool) -> SQLStatement {
+        let values: [String]
+        let text: ([String]) -> String
+        switch self {
+        case .append(let key, let element, let returning):
+            values = ["\(element)", "\(key)"]
+            let suffix = returning ? " RETURNING elements" : ""
+            text =
+                Self.exists(key)
+                ? { "UPDATE list SET elements = elements || \($0[0])::int WHERE key = \($0[1])\(suffix)" }
+                : {
+                    "INSERT INTO list VALUES (\($0[1]), ARRAY[\($0[0])::int]) ON CONFLICT (key) DO UPDATE "
+                        + "SET elements = list.elements || excluded.elements\(suffix)"
+                }
+        case .read(let keys, let forUpdate):
+            values = keys.map(String.init)
+            text = { keys in
+                "SELECT key, elements FROM list WHERE key "
+                    + (keys.count == 1 ? "= \(keys[0])" : "IN (\(keys.joined(separator: ", ")))")
+                    + (forUpdate ? " FOR UPDATE" : "")
+            }
+        case .scan: (values, text) = ([], { _ in "SELECT key, elements FROM list" })
+        }
+        guard parameters else { return SQLStatement(text(values), isPrepared: false, resultFormat: .text) }
+        return SQLStatement(
+            text(values.indices.map { "$\($0 + 1)" }), values.map { .text($0) }, resultFormat: .text)
+    }
+
+    /// What the client knows by the statement's result.
+    func operations(_ result: SQLResult) throws -> [ListTransaction.Operation] {
+        switch self {
+        case .append(let key, let element, let returning):
+            #expect(result.affectedRows == 1, "an append touched \(result.affectedRows) rows of key \(key)")
+            guard returning, let row = result.first else { return [.append(key, element)] }
+            return [.append(key, element), .read(key, try Self.list(row, 0))]
+        case .read(let keys, _), .scan(let keys):
+            var lists: [Int: [Int]] = [:]
+            for row in result { lists[Int(try row.int64(0))] = try Self.list(row, 1) }
+            return keys.map { .read($0, lists[$0] ?? []) }
+        }
+    }
+
+    /// What may have been done, whatever the client was told.
+    var appends: [ListTransaction.Operation] {
+        if case .append(let key, let element, _) = self { [.append(key, element)] } else { [] }
+    }
+
+    private static func list(_ row: SQLRow, _ column: Int) throws -> [Int] {
+        try row.text(column).dropFirst().dropLast().split(separator: ",").compactMap { Int($0) }
+    }
+}
+
+/// A client that runs one transaction after the other until the run is over.
+struct ListAppendClient {
+    /// How a transaction is sent.
+    private enum Shape: CaseIterable {
+        /// One statement without BEGIN.
+        case lone
+        /// All of it as one text.
+        case text
+        case block
+        case readOnly
+    }
+
+    private let number: Int
+    private let served: ServedShards
+    private let record: ListAppendRecord
+    private var chance: SeededGenerator
+    private var connection: ShardConnection?
+
+    init(_ number: Int, _ served: ServedShards, _ record: ListAppendRecord) {
+        (self.number, self.served, self.record) = (number, served, record)
+        chance = SeededGenerator(seed: record.load.seed &+ UInt64(number) &* 0x9E37_79B9)
+    }
+
+    mutating func run() async throws {
+        while !record.isOver {
+            let connection = try await connected()
+            let shape = Shape.allCases.randomElement(using: &chance) ?? .block
+            let steps = makeSteps(shape)
+            let began = record.now
+            // What the client knows so far, and whether it has asked for the commit.
+            var (operations, asked): ([ListTransaction.Operation], Bool) = ([], false)
+            do {
+                switch shape {
+                case .lone:
+                    asked = true
+                    operations = try steps[0].operations(try await send(steps[0], on: connection))
+                case .text:
+                    asked = true
+                    operations = try await sendAll(steps, on: connection)
+                case .block, .readOnly:
+                    try await connection.text(shape == .block ? "BEGIN" : "BEGIN READ ONLY")
+                    for step in steps { operations += try step.operations(try await send(step, on: connection)) }
+                    asked = true
+                    try await connection.text("COMMIT")
+                }
+                add(began, .committed, operations)
+            } catch let error as ShardError {
+                // Without a COMMIT nothing can have committed, and nothing has where the server says what was wrong.
+                let isRefused = error.serverFields != nil && error.sqlState != .transactionResolutionUnknown
+                // The appends that got no answer may have been done as well.
+                let known = Set(operations)
+                operations += steps.flatMap(\.appends).filter { !known.contains($0) }
+                add(began, asked && !isRefused ? .unknown : .aborted, operations, error.sqlState)
+                await recover(from: error)
+            }
+        }
+        await connection?.close()
+    }
+
+    private func add(
+        _ began: Int64, _ outcome: ListTransaction.Outcome, _ operations: [ListTransaction.Operation],
+        _ failure: SQLState? = nil
+    ) {
+        record.add(
+            ListTransaction(client: number, began: began, ended: record.now, outcome: outcome, operations), failure)
+    }
+
+    private mutating func connected() async throws -> ShardConnection {
+        if let connection { return connection }
+        let made = try await served.connect()
+        connection = made
+        return made
+    }
+
+    private mutating func recover(from error: ShardError) async {
+        guard let connection else { return }
+        if (try? await connection.text("ROLLBACK")) == nil {
+            await connection.close()
+            self.connection = nil
+        }
+        // A shard that is down is not back at once.
+        if error.sqlState.errorClass != "40" { try? await Task.sleep(for: .milliseconds(20)) }
+    }
+
+    // MARK: Sending
+
+    private mutating func send(_ step: ListStep, on connection: ShardConnection) async throws -> SQLResult {
+        guard Bool.random(using: &chance) else {
+            return try await connection.runSimple(
+                step.statement(parameters: false).text, deadline: .now + .seconds(15))[0]
+        }
+        return try await connection.run(step.statement(parameters: true), deadline: .now + .seconds(15))
+    }
+
+    private func sendAll(
+        _ steps: [ListStep], on connection: ShardConnection
+    ) async throws -> [ListTransaction.Operation] {
+        let texts = ["BEGIN"] + steps.map { $0.statement(parameters: false).text } + ["COMMIT"]
+        let results = try await connection.runSimple(texts.joined(separator: "; "), deadline: .now + .seconds(20))
+        #expect(results.count == texts.count && results.last?.commandTag == "COMMIT")
+        return try zip(steps, results.dropFirst()).flatMap { try $0.operations($1) }
+    }
+
+    // MARK: Choices
+
+    private mutating func makeSteps(_ shape: Shape) -> [ListStep] {
+        let count = shape == .lone ? 1 : Int.random(in: 1...5, using: &chance)
+        let active = record.activeKeys
+        var keys = (0..<count).map { _ in active[Int.random(in: 0..<active.count, using: &chance)] }
+        // Most programs touch rows in some order; those that don't end in deadlocks now and then.
+        if Int.random(in: 0..<8, using: &chance) > 0 { keys.sort() }
+        return keys.map { makeStep($0, active, reads: shape == .readOnly, isLone: shape == .lone) }
+    }
+
+    private mutating func makeStep(_ key: Int, _ active: [Int], reads: Bool, isLone: Bool) -> ListStep {
+        switch Int.random(in: 0..<24, using: &chance) {
+        case 0..<8: return .read([key], forUpdate: !reads && Int.random(in: 0..<4, using: &chance) == 0)
+        // Under locks these two keep others waiting, the last one everybody.
+        case 8..<12 where reads || isLone, 12 where Bool.random(using: &chance):
+            let others = (0..<2).map { _ in active[Int.random(in: 0..<active.count, using: &chance)] }
+            return .read(Set(others + [key]).sorted(), forUpdate: false)
+        case 13..<15 where reads || isLone: return .scan(active)
+        default:
+            if reads { return .read([key], forUpdate: false) }
+            return .append(
+                key, element: record.element(for: key), returning: Int.random(in: 0..<3, using: &chance) == 0)
+        }
+    }
+}
