@@ -81,6 +81,10 @@ struct BoundStatement: Sendable {
     /// What it reads can be read at a timestamp: nothing hides in views and functions, which are bound to the tables.
     var isReadableInThePast: Bool { plan.views.isEmpty && !plan.functions.contains { $0.trait == .unknown } }
 
+    /// It reads nothing that a timestamp would matter to: the system's catalogs at most, which are the same on every
+    /// shard, and as of now also on PostgreSQL.
+    var readsNoTable: Bool { plan.tables.isEmpty && plan.views.isEmpty }
+
     /// The tables whose definition the plan depends on.
     var tables: Set<TableName> { Set(plan.tables.map(\.table)) }
 }
@@ -103,7 +107,7 @@ struct StatementResult: Sendable {
     var rowCount: Int { parts.reduce(0) { $0 + $1.count } }
 
     /// The shards' tags as one: their counts are added up.
-    private static func tag(of parts: [SQLResult]) -> String {
+    static func tag(of parts: [SQLResult]) -> String {
         guard let first = parts.first?.commandTag else { return "" }
         guard parts.count > 1, let blank = first.lastIndex(of: " "), Int(first[first.index(after: blank)...]) != nil
         else { return first }

@@ -27,11 +27,11 @@ actor ClientTransaction {
         let digest: RowsDigest
     }
 
-    private let engine: TransactionEngine
+    let engine: TransactionEngine
     private let catalogs: SchemaCatalog
     let modes: Modes
     private let applied: AppliedSettings
-    private var settings: SessionSettings
+    private(set) var settings: SessionSettings
     /// The catalog as the transaction itself has changed it.
     private(set) var ownCatalog: Catalog?
     private(set) var snapshot: Snapshot?
@@ -53,7 +53,7 @@ actor ClientTransaction {
         (self.settings, self.applied) = (settings, applied)
     }
 
-    private var preparation: SessionPreparation {
+    var preparation: SessionPreparation {
         let (settings, applied) = (settings, applied)
         return { applied.statements(bringing: $0, to: settings) }
     }
@@ -62,7 +62,7 @@ actor ClientTransaction {
     func changeSettings(_ settings: SessionSettings, _ name: String, _ value: String) async throws(TransactionError) {
         self.settings = settings
         guard let writer else { return }
-        await writer.setAppliedSettings(settings.fingerprint)
+        await writer.setAppliedSettings(fingerprint())
         let statement = SQLStatement("SELECT set_config($1, $2, true)", [.text(name), .text(value)])
         for shard in await writer.shards { _ = try await writer.lockingRead([statement], on: shard) }
     }
@@ -76,12 +76,18 @@ actor ClientTransaction {
             if statement.plan.isWrite {
                 try checkMayWrite(statement.plan.statement.text.prefix { $0.isLetter }.uppercased())
             }
-            let writer = try await lockingTransaction()
+            let writer = try await lockingTransaction(for: statement)
             note(statement.catalog, statement.tables)
             guard statement.plan.isWrite else {
                 return try await LockingRun(writer, engine).read(statement, modes.isBlock)
             }
             return try await LockingRun(writer, engine).write(statement)
+        }
+        if writer == nil, statement.readsNoTable {
+            return StatementResult([
+                try await engine.evaluate(
+                    ClientStatement(statement.sql, searchPath: settings.searchPath, preparation: preparation))
+            ])
         }
         note(statement.catalog, statement.tables)
         let result: StatementResult
@@ -99,11 +105,18 @@ actor ClientTransaction {
     }
 
     /// The transaction under locks, what was read before it locked and found unchanged.
-    func lockingTransaction() async throws(TransactionError) -> ReadWriteTransaction {
+    ///
+    /// What `statement` is about to change is locked before that, as strongly as the change needs it: a lock that is
+    /// shared first and then made stronger makes two that change what they have read wait for each other, and where
+    /// many do, the oldest for ever new ones.
+    func lockingTransaction(
+        for statement: BoundStatement? = nil
+    ) async throws(TransactionError) -> ReadWriteTransaction {
         if let writer { return writer }
         let writer = try await engine.begin(preparing: preparation)
         self.writer = writer
         for savepoint in savepoints { try await writer.savepoint(savepoint.name) }
+        if let statement, !reads.isEmpty { try await LockingRun(writer, engine).lock(for: statement) }
         try await validate(reads[...])
         return writer
     }
@@ -129,7 +142,7 @@ actor ClientTransaction {
         detail: "rows that the transaction had read were changed before it locked them",
         hint: "the transaction might succeed if retried")
 
-    private func note(_ catalog: Catalog, _ tables: Set<TableName>) {
+    func note(_ catalog: Catalog, _ tables: Set<TableName>) {
         guard !tables.isEmpty, catalog.version != .max else { return }
         if plannedBy.last?.catalog.version == catalog.version {
             plannedBy[plannedBy.count - 1].tables.formUnion(tables)
@@ -155,11 +168,16 @@ actor ClientTransaction {
         let result = try await writer.lockingRead([SchemaCatalog.query], on: shard)
         let catalog = try catalogs.catalog(from: result[0], version: .max)
         ownCatalog = catalog
+        await writer.setAppliedSettings(fingerprint())
         return catalog
     }
 
+    private func fingerprint() -> UInt64 {
+        ownCatalog == nil ? applied.fingerprint(of: settings) : applied.fingerprintOfOwnSchema()
+    }
+
     /// A function may read tables of which its shard has only a part.
-    private func checkFunctions(of statement: BoundStatement) throws(TransactionError) {
+    func checkFunctions(of statement: BoundStatement) throws(TransactionError) {
         guard statement.catalog.buckets.shards.count > 1,
             let hidden = statement.plan.functions.first(where: { $0.trait == .unknown })
         else { return }

@@ -14,14 +14,24 @@ struct Portal: Sendable {
     /// Set by the first Execute, of a statement without rows too.
     var result: StatementResult?
     var position = 0
+    /// The types of the columns as the client was told them before the statement was bound; nil when it was not.
+    var expectedTypes: [UInt32]?
+
+    /// Refuses a result whose columns are others than the client was told, as PostgreSQL does: it would misread them.
+    func check(_ result: StatementResult?) throws(TransactionError) {
+        guard let expectedTypes, let result, result.fields.map(\.typeOID) != expectedTypes else { return }
+        var error = TransactionError(.featureNotSupported, "cached plan must not change result type")
+        // Drivers know the error by this, and prepare the statement anew.
+        error.reportFields[ErrorFields.Code.routine.rawValue] = "RevalidateCachedQuery"
+        throw error
+    }
 }
 
 /// The extended query protocol.
 extension Conversation {
     func parse(_ parse: FrontendMessage.Parse) async throws {
         if !parse.statement.isEmpty, statements[parse.statement] != nil {
-            throw TransactionError(
-                .duplicatePreparedStatement, "prepared statement \"\(parse.statement)\" already exists")
+            throw Self.duplicateStatement(parse.statement)
         }
         let planned = try await node.plan(parse.query, variables.settings.searchPath, transaction)
         guard planned.count <= 1 else {
@@ -53,7 +63,7 @@ extension Conversation {
         }
         portals[bind.portal] = Portal(
             planned: planned, parameters: parameters, parameterTypes: prepared.parameterTypes,
-            formats: bind.resultFormats)
+            formats: bind.resultFormats, expectedTypes: prepared.resultTypes)
         writer.bindComplete()
     }
 
@@ -72,6 +82,7 @@ extension Conversation {
             }
             let description = try await description(of: planned, types: prepared.parameterTypes)
             writer.parameterDescription(description?.parameterTypes ?? [])
+            statements[name]?.resultTypes = description?.fields.map(\.typeOID)
             describeRows(description.map(\.fields).map(Self.descriptions) ?? ownColumns(of: planned), [])
         case .portal(let name):
             guard let portal = portals[name] else { throw Self.noPortal(name) }
@@ -87,16 +98,18 @@ extension Conversation {
     }
 
     /// What the statement takes and returns, as a shard says; nil for what no shard is asked.
-    private func description(
+    func description(
         of planned: PlannedStatement, types: [UInt32]
-    ) async throws(TransactionError) -> StatementDescription? {
+    ) async throws -> StatementDescription? {
         switch planned.statement.kind {
-        case .query, .insert, .update, .delete, .merge:
-            let (applied, settings) = (node.applied, variables.settings)
-            return try await node.engine.describe(
-                ClientStatement(
-                    SQLStatement(planned.statement.text, parameterTypes: types), searchPath: settings.searchPath,
-                    preparation: { applied.statements(bringing: $0, to: settings) }))
+        case .query, .insert, .update, .delete, .merge, .explain:
+            let sql = SQLStatement(planned.plan.session.sql ?? planned.statement.text, parameterTypes: types)
+            if let own = try await transaction?.describe(sql) { return own }
+            return try await node.engine.describe(clientStatement(sql))
+        case .execute(let name, _):
+            let (inner, types) = try await executed(name)
+            guard let inner else { return nil }
+            return try await description(of: inner, types: types).map { StatementDescription(fields: $0.fields) }
         default: return nil
         }
     }
@@ -105,7 +118,6 @@ extension Conversation {
     private func ownColumns(of planned: PlannedStatement) -> [FieldDescription] {
         switch planned.statement.kind {
         case .setting(.show(let name)) where name != "all": [FieldDescription(name: name.lowercased(), type: 25)]
-        case .explain: [FieldDescription(name: "QUERY PLAN", type: 25)]
         default: []
         }
     }
@@ -114,6 +126,7 @@ extension Conversation {
         guard var portal = portals[execute.portal] else { throw Self.noPortal(execute.portal) }
         guard let planned = portal.planned else { return writer.emptyQueryResponse() }
         if portal.result == nil {
+            activity.began(planned.statement.text)
             // With the Sync already here, nothing follows in the same transaction.
             let isLone = isSyncNext
             describesAnswers = false
@@ -121,6 +134,7 @@ extension Conversation {
             let result = try await run(
                 planned, portal.parameters, types: portal.parameterTypes, format: portal.formats.shardFormat,
                 isBlock: !isLone)
+            try portal.check(result)
             if isLone { try await endImplicitTransaction() }
             portal.result = result ?? StatementResult([], fields: [], tag: "")
             portals[execute.portal] = portal
@@ -151,7 +165,7 @@ extension Conversation {
         writer.closeComplete()
     }
 
-    private static func noStatement(_ name: String) -> TransactionError {
+    static func noStatement(_ name: String) -> TransactionError {
         TransactionError(
             .invalidStatementName,
             name.isEmpty

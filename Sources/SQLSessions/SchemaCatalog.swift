@@ -41,7 +41,12 @@ actor SchemaCatalog {
         while isChanging { await withUnsafeContinuation { waiters.append($0) } }
         isChanging = true
         let outcome: Result<Timestamp, TransactionError>
-        do throws(TransactionError) { outcome = .success(try await writer.commit()) } catch {
+        do throws(TransactionError) {
+            let timestamp = try await writer.commit()
+            outcome = .success(timestamp)
+            // A shard that does not get there in time says so itself to those who ask for the tables.
+            try? await engine.reach(timestamp)
+        } catch {
             outcome = .failure(error)
         }
         // Also after a failure, whose outcome may be unknown.

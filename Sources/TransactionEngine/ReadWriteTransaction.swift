@@ -84,6 +84,23 @@ public actor ReadWriteTransaction {
     /// The shards that the transaction has a session on.
     public var shards: [ShardID] { sessions.map(\.shard) }
 
+    /// What a statement takes and returns, as the transaction sees the schema; nil before it has a session.
+    ///
+    /// - Throws: ``TransactionError``; the transaction can then only be rolled back.
+    public func describe(_ statement: SQLStatement) async throws(TransactionError) -> StatementDescription? {
+        guard case .open = phase, let session = sessions.first else { return nil }
+        statementsUnderWay += 1
+        defer { statementsUnderWay -= 1 }
+        do throws(ShardError) {
+            return try await session.connection.describe(
+                statement, deadline: .now + engine.configuration.statementTimeout)
+        } catch {
+            let failure = TransactionError(error, shard: session.shard)
+            if case .open = phase { phase = .failed(failure) }
+            throw failure
+        }
+    }
+
     /// Notes that the sessions' settings are others from here on; see ``ShardConnection/appliedSettings``.
     public func setAppliedSettings(_ fingerprint: UInt64) {
         for session in sessions { session.connection.assumeIsolated { $0.setAppliedSettings(fingerprint) } }

@@ -145,7 +145,7 @@ extension TransactionEngine {
             detail: "what it reads can't be read at a timestamp", hint: "run the transaction again", shard: shard)
     }
 
-    private func reachSafeTime(_ timestamp: Timestamp, on shard: ShardID) async throws(TransactionError) {
+    func reachSafeTime(_ timestamp: Timestamp, on shard: ShardID) async throws(TransactionError) {
         guard case .wait(let waiter) = tracker.readRequested(at: timestamp, on: shard) else { return }
         statistics.readsThatWaited += 1
         let end = await wait(for: configuration.safeTimeTimeout) { readWaiters[waiter] = $0 }
@@ -236,7 +236,7 @@ extension TransactionEngine {
         }
     }
 
-    private func withReader<Result: Sendable>(
+    func withReader<Result: Sendable>(
         _ statement: ClientStatement, on shard: ShardID,
         _ body: (ShardConnection) async throws(ShardError) -> Result
     ) async throws(TransactionError) -> Result {
