@@ -83,6 +83,10 @@ extension Conversation {
             let description = try await description(of: planned, types: prepared.parameterTypes)
             writer.parameterDescription(description?.parameterTypes ?? [])
             statements[name]?.resultTypes = description?.fields.map(\.typeOID)
+            // Binary values of users' types have their numbers in them, which are told apart by the parameters' types.
+            if let types = description?.parameterTypes, types.contains(where: { $0 >= 16_384 }) {
+                statements[name]?.parameterTypes = types
+            }
             describeRows(description.map(\.fields).map(Self.descriptions) ?? ownColumns(of: planned), [])
         case .portal(let name):
             guard let portal = portals[name] else { throw Self.noPortal(name) }

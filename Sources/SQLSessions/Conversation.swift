@@ -18,7 +18,7 @@ actor Conversation: ClientSession {
     /// What Parse made. It is planned anew for each Bind, from the plan cache unless the schema has changed.
     struct PreparedStatement: Sendable {
         let text: String
-        let parameterTypes: [UInt32]
+        var parameterTypes: [UInt32]
         /// By PREPARE, whose whole text is ``definition``.
         var isFromSQL = false
         var definition: String?

@@ -85,6 +85,7 @@ actor SchemaCatalog {
     }
 
     private func reload() async throws {
+        await engine.forgetNumbers()
         current = try await CatalogDocument.read(from: engine).catalog(version: current.version + 1)
     }
 

@@ -15,6 +15,13 @@ public struct ResultField: Hashable, Sendable {
     /// The values are in the type's binary format; false in a description, which is made before a format is chosen.
     public let isBinary: Bool
 
+    /// The same column of a type with another number.
+    public func ofType(_ typeOID: UInt32) -> ResultField {
+        ResultField(
+            name: name, tableOID: tableOID, columnNumber: columnNumber, typeOID: typeOID, typeSize: typeSize,
+            typeModifier: typeModifier, isBinary: isBinary)
+    }
+
     /// The same column with its values in the format that those of `other` are in.
     public func inFormat(of other: ResultField) -> ResultField {
         ResultField(
@@ -45,9 +52,9 @@ public struct StatementDescription: Hashable, Sendable {
     /// The columns of the result; none for a statement without a result.
     public let fields: [ResultField]
 
-    /// Describes what takes no parameters.
-    public init(fields: [ResultField]) {
-        (parameterTypes, self.fields) = ([], fields)
+    /// Describes what takes parameters of these types and returns these columns.
+    public init(parameterTypes: [UInt32] = [], fields: [ResultField]) {
+        (self.parameterTypes, self.fields) = (parameterTypes, fields)
     }
 
     init(_ result: SQLResult) {

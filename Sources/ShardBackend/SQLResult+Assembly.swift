@@ -1,5 +1,6 @@
 import CLibPQ
 
+// Results made of others. libpq copies every byte: for rows that are few.
 extension SQLResult {
     /// One result of the rows of several that have the same columns, in another order. Its ``commandTag`` is empty.
     ///
@@ -11,20 +12,58 @@ extension SQLResult {
         guard let first = parts.first,
             let pointer = PQcopyResult(first.storage.pointer, PG_COPYRES_ATTRS)
         else { throw ShardError(.invalidUse, "there is nothing to make a result of") }
-        let assembled = SQLResult(owning: pointer)
+        let assembled = SQLResult(owning: pointer).described(as: first.fields)
         defer { withExtendedLifetime(parts) {} }
         for (number, place) in order.enumerated() {
-            let source = parts[place.part].storage.pointer
-            for column in 0..<first.columnCount {
-                let value = rawValue(source, Int32(place.row), Int32(column))
-                // libpq copies the bytes; it takes them as a string that it might change, and does not.
-                let bytes = value?.baseAddress.map { UnsafeMutableRawPointer(mutating: $0).assumingMemoryBound(to: CChar.self) }
-                guard
-                    PQsetvalue(
-                        pointer, Int32(number), Int32(column), bytes, value.map { Int32($0.count) } ?? -1) == 1
-                else { throw ShardError(.invalidUse, "out of memory for a result of \(order.count) rows") }
+            for column in 0..<Int32(first.columnCount) {
+                let value = rawValue(parts[place.part].storage.pointer, Int32(place.row), column)
+                try put(value, in: pointer, Int32(number), column)
             }
         }
         return assembled
+    }
+
+    /// The same result with other values in some columns; NULLs stay.
+    public func replacing(
+        _ columns: [Int], _ change: (_ column: Int, _ bytes: inout [UInt8]) -> Void
+    ) throws(ShardError) -> SQLResult {
+        guard let pointer = PQcopyResult(storage.pointer, PG_COPYRES_ATTRS | PG_COPYRES_TUPLES) else {
+            throw ShardError(.invalidUse, "out of memory for a result of \(count) rows")
+        }
+        let changed = SQLResult(owning: pointer, taggedAs: self)
+        defer { withExtendedLifetime(self) {} }
+        for row in 0..<count {
+            for column in columns {
+                guard let value = rawValue(storage.pointer, Int32(row), Int32(column)) else { continue }
+                var bytes = Array(value)
+                change(column, &bytes)
+                let failure = bytes.withUnsafeBytes { bytes -> ShardError? in
+                    do throws(ShardError) { try Self.put(bytes, in: pointer, Int32(row), Int32(column)) } catch {
+                        return error
+                    }
+                    return nil
+                }
+                if let failure { throw failure }
+            }
+        }
+        return changed
+    }
+
+    /// Whether a column's type is such, by its number on the server.
+    public func hasType(where condition: (UInt32) -> Bool) -> Bool {
+        defer { withExtendedLifetime(storage) {} }
+        return (0..<Int32(columnCount)).contains { condition(PQftype(storage.pointer, $0)) }
+    }
+
+    private static func put(
+        _ value: UnsafeRawBufferPointer?, in result: OpaquePointer, _ row: Int32, _ column: Int32
+    ) throws(ShardError) {
+        // It takes the bytes as a string that it might change, and does not. An empty value is not NULL.
+        let bytes = value?.baseAddress.map {
+            UnsafeMutableRawPointer(mutating: $0).assumingMemoryBound(to: CChar.self)
+        }
+        guard PQsetvalue(result, row, column, bytes, value.map { Int32($0.count) } ?? -1) == 1 else {
+            throw ShardError(.invalidUse, "out of memory for a result's row \(row)")
+        }
     }
 }

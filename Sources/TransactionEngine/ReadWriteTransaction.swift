@@ -91,14 +91,17 @@ public actor ReadWriteTransaction {
         guard case .open = phase, let session = sessions.first else { return nil }
         statementsUnderWay += 1
         defer { statementsUnderWay -= 1 }
+        let translated = try await engine.translated([statement], to: session.shard)
+        let description: StatementDescription
         do throws(ShardError) {
-            return try await session.connection.describe(
-                statement, deadline: .now + engine.configuration.statementTimeout)
+            description = try await session.connection.describe(
+                translated[0], deadline: .now + engine.configuration.statementTimeout)
         } catch {
             let failure = TransactionError(error, shard: session.shard)
             if case .open = phase { phase = .failed(failure) }
             throw failure
         }
+        return try await engine.translated(description, from: session.shard)
     }
 
     /// Notes that the sessions' settings are others from here on; see ``ShardConnection/appliedSettings``.

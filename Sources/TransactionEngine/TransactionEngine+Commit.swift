@@ -20,13 +20,16 @@ extension TransactionEngine {
     func run(
         _ statements: [SQLStatement], on session: ReadWriteTransaction.Session
     ) async throws(TransactionError) -> [SQLResult] {
+        let translated = try await translated(statements, to: session.shard)
+        let results: [SQLResult]
         let request = requestBegan()
         defer { requestEnded(request) }
         do throws(ShardError) {
-            return try await session.connection.run(statements, deadline: .now + configuration.statementTimeout)
+            results = try await session.connection.run(translated, deadline: .now + configuration.statementTimeout)
         } catch {
             throw TransactionError(error, shard: session.shard)
         }
+        return try await self.translated(results, from: session.shard)
     }
 
     func rollback(_ sessions: [ReadWriteTransaction.Session], endsTransaction: Bool = true) async {
