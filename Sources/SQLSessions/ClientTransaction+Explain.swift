@@ -6,8 +6,8 @@ import TransactionEngine
 extension ClientTransaction {
     /// Runs a statement under EXPLAIN ANALYZE on each of its shards; `prefix` is the EXPLAIN with its options.
     ///
-    /// In a block all that it reads is locked first, by whole tables: what it counts must stay true until the commit, and
-    /// there are no rows to compare.
+    /// In a block all that it reads is locked first, by whole tables: what it counts must stay true until the commit,
+    /// and there are no rows to compare.
     func explainAnalyze(
         _ statement: BoundStatement, _ prefix: String
     ) async throws(TransactionError) -> [(shard: ShardID, result: SQLResult)] {

@@ -41,7 +41,8 @@ struct ColumnTexts: Sendable {
             parameters[index] == .null ? "NULL" : "pg_catalog.format('%s', $\(index + 1))"
         }.joined(separator: ", ")
         return SQLStatement(
-            "SELECT * FROM pg_catalog.unnest(ARRAY[\(items)]::pg_catalog.text[])", parameters, parameterTypes: types, isPrepared: false,
+            "SELECT * FROM pg_catalog.unnest(ARRAY[\(items)]::pg_catalog.text[])", parameters, parameterTypes: types,
+            isPrepared: false,
             resultFormat: .text)
     }
 

@@ -29,7 +29,9 @@ extension Conversation {
         }
         let route = Explanation.describe(bound.plan.route, plans.map(\.shard), of: node.engine.shards.count)
         let rows = try explanation.rows(route: route, plans: plans)
-        let array = "{" + rows.map { "\"" + $0.replacing("\\", with: "\\\\").replacing("\"", with: "\\\"") + "\"" }
+        let array =
+            "{"
+            + rows.map { "\"" + $0.replacing("\\", with: "\\\\").replacing("\"", with: "\\\"") + "\"" }
             .joined(separator: ",") + "}"
         let type = explanation.form == .json ? "json" : "text"
         return StatementResult(

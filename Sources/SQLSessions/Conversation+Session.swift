@@ -49,7 +49,8 @@ extension Conversation {
         switch parameters[number - 1] {
         case .text(let text): return text
         case .bool(let bool): return bool ? "true" : "false"
-        case .bytes(let bytes): return bytes == [1] ? "true" : bytes == [0] ? "false" : String(decoding: bytes, as: UTF8.self)
+        case .bytes(let bytes):
+            return bytes == [1] ? "true" : bytes == [0] ? "false" : String(decoding: bytes, as: UTF8.self)
         case .null, .int64, .double: return nil
         }
     }

@@ -113,7 +113,11 @@ extension Conversation {
                 if forSession { variables.isReadOnlyByDefault = isReadOnly } else { try setReadOnly(isReadOnly) }
             }
             if let isDeferrable = modes.isDeferrable {
-                if forSession { variables.isDeferrableByDefault = isDeferrable } else { block.isDeferrable = isDeferrable }
+                if forSession {
+                    variables.isDeferrableByDefault = isDeferrable
+                } else {
+                    block.isDeferrable = isDeferrable
+                }
             }
             writer.commandComplete("SET")
         case .unsupported(let words):

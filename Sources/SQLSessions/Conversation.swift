@@ -194,7 +194,9 @@ actor Conversation: ClientSession {
     }
 
     private func fields(of error: any Error) -> ErrorFields {
-        guard isTimedOut, (error as? TransactionError)?.sqlState == .queryCanceled else { return Self.fields(of: error) }
+        guard isTimedOut, (error as? TransactionError)?.sqlState == .queryCanceled else {
+            return Self.fields(of: error)
+        }
         return ErrorFields(TransactionError(.queryCanceled, "canceling statement due to statement timeout"))
     }
 

@@ -30,7 +30,8 @@ extension Planner {
                 return nil
             }
             let arguments = nodes(call.pointee.n_args, call.pointee.args)
-            guard arguments.count == 3, let name = PlainArgument(arguments[0]), let isLocal = PlainArgument(arguments[2])
+            guard arguments.count == 3, let name = PlainArgument(arguments[0]),
+                let isLocal = PlainArgument(arguments[2])
             else { return nil }
             return SettingCall(column: index, name: name, isLocal: isLocal)
         }

@@ -4,7 +4,7 @@ import TransactionCore
 /// What numbers (OIDs) the types of users have on one shard.
 ///
 /// PostgreSQL gives a type its number when it is made, so the same type has another one on each shard. Clients are told
-/// the first shard's, since they look types up there: what goes to another shard, and what comes from it, is translated.
+/// the first shard's, since they look types up there; what goes to another shard or comes from it is translated.
 /// Numbers stand in declared types, in descriptions of columns, and in binary values of arrays and composite types.
 struct ObjectNumbers: Sendable {
     /// What a value of a type is made of.

@@ -5,8 +5,8 @@ import TransactionCore
 extension TransactionEngine {
     /// Waits until every shard has applied all that committed up to `timestamp`.
     ///
-    /// A commit is acknowledged when it is decided; until it is applied, its locks keep others from its rows. A new table
-    /// has none that others would meet: to them it is not there yet.
+    /// A commit is acknowledged when it is decided; until it is applied, its locks keep others from its rows. A new
+    /// table has none that others would meet: to them it is not there yet.
     public func reach(_ timestamp: Timestamp) async throws(TransactionError) {
         for shard in shards { try await reachSafeTime(timestamp, on: shard) }
     }

@@ -27,6 +27,7 @@ import org.postgresql.util.PSQLException;
 
 /** What programs do with pgjdbc: java PgjdbcProgram.java HOST PORT. COPY is not among it. */
 public class PgjdbcProgram {
+    static final String TWO_DAYS = "0 years 0 mons 2 days 3 hours 0 mins 0.0 secs";
     static String url;
 
     interface Check {
@@ -164,7 +165,8 @@ public class PgjdbcProgram {
             one.commit();
         }
         // The driver sets a savepoint before each statement, and goes back to it when the statement fails.
-        try (Connection connection = connect("autosave", "always"); Statement statement = connection.createStatement()) {
+        try (Connection connection = connect("autosave", "always");
+                Statement statement = connection.createStatement()) {
             connection.setAutoCommit(false);
             statement.executeUpdate("UPDATE account SET owner = 'kept' WHERE id IN (8, 9, 10)");
             failure("22012", () -> number(connection, "SELECT 1 / 0"));
@@ -214,8 +216,8 @@ public class PgjdbcProgram {
     static void binaryTransfer() throws Exception {
         try (Connection connection = connect("prepareThreshold", "3"); Statement make = connection.createStatement()) {
             make.execute("CREATE TYPE mood AS ENUM ('happy', 'sad')");
-            make.execute("CREATE TABLE every_type (id int PRIMARY KEY, a smallint, b bigint, c real, d double precision,"
-                + " e numeric, f text, g varchar(10), h char(4), i bytea, j date, k timestamp, l timestamptz, m uuid,"
+            make.execute("CREATE TABLE every_type (id int PRIMARY KEY, a smallint, b bigint, c real,"
+                + " d double precision, e numeric, f text, g varchar(10), h char(4), i bytea, j date, k timestamp, l timestamptz, m uuid,"
                 + " n jsonb, o json, p int[], q text[], r interval, s inet, t mood, u boolean, v time, w point)");
             UUID uuid = new UUID(1, 2);
             LocalDateTime moment = LocalDateTime.of(2026, 11, 25, 1, 2, 3, 456789000);
@@ -224,11 +226,11 @@ public class PgjdbcProgram {
                 try (PreparedStatement insert = connection.prepareStatement("INSERT INTO every_type VALUES"
                         + " (?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?::jsonb, ?::json, ?, ?, ?::interval, ?::inet,"
                         + " ?::mood, ?, '01:02:03', '(1,2)')")) {
-                    Object[] values = {key, (short) -5, Long.MIN_VALUE, 0.5f, 1e300, new BigDecimal("-12345.6789"), "ü'\\",
-                        "v", "ab", bytes, LocalDate.of(1999, 12, 31), moment, moment.atOffset(ZoneOffset.UTC), uuid,
+                    Object[] values = {key, (short) -5, Long.MIN_VALUE, 0.5f, 1e300, new BigDecimal("-12345.6789"),
+                        "ü'\\", "v", "ab", bytes, LocalDate.of(1999, 12, 31), moment, moment.atOffset(ZoneOffset.UTC), uuid,
                         "{\"a\": [1, null]}", "{\"a\":1}", connection.createArrayOf("int4", new Integer[] {1, null, 3}),
-                        connection.createArrayOf("text", new String[] {"x", "y,z"}), "2 days 03:00:00", "10.0.0.1", "sad",
-                        true};
+                        connection.createArrayOf("text", new String[] {"x", "y,z"}), "2 days 03:00:00", "10.0.0.1",
+                        "sad", true};
                     for (int index = 0; index < values.length; index++) insert.setObject(index + 1, values[index]);
                     insert.executeUpdate();
                 }
@@ -259,7 +261,7 @@ public class PgjdbcProgram {
                         rows.next();
                         equal(rows.getLong(1), key * 10L, "a returned number");
                         equal(rows.getString(2) + rows.getString(3), "{\"a\": [1, null]}sad", "returned texts");
-                        equal(rows.getObject(4).toString(), "0 years 0 mons 2 days 3 hours 0 mins 0.0 secs", "an interval");
+                        equal(rows.getObject(4).toString(), TWO_DAYS, "an interval");
                     }
                 }
             }
@@ -284,7 +286,7 @@ public class PgjdbcProgram {
         equal(row.getArray("q").getArray(), new String[] {"x", "y,z"}, "text[]");
         equal(row.getString("s") + row.getString("t"), "10.0.0.1sad", "inet and enumeration");
         equal(row.getBoolean("u"), true, "boolean");
-        equal(row.getObject("r").toString(), "0 years 0 mons 2 days 3 hours 0 mins 0.0 secs", "interval");
+        equal(row.getObject("r").toString(), TWO_DAYS, "interval");
         equal(row.getTime("v").toString() + row.getObject("w"), "01:02:03(1.0,2.0)", "time and point");
     }
 
@@ -335,13 +337,14 @@ public class PgjdbcProgram {
                 equal(rows.getInt("COLUMN_SIZE") + rows.getInt("DECIMAL_DIGITS"), 14, "the digits");
                 equal(rows.getString("COLUMN_DEF") + rows.getString("IS_NULLABLE"), "0NO", "default and null");
             }
-            equal(column(meta.getColumns(null, "public", "entry", "id"), "IS_AUTOINCREMENT"), List.of("YES"), "bigserial");
+            equal(column(meta.getColumns(null, "public", "entry", "id"), "IS_AUTOINCREMENT"), List.of("YES"),
+                "bigserial");
             equal(column(meta.getPrimaryKeys(null, "public", "account"), "COLUMN_NAME"), List.of("id"), "the key");
             equal(column(meta.getIndexInfo(null, "public", "entry", false, false), "COLUMN_NAME"),
                 List.of("id", "words", "account"), "the indexes' columns");
             equal(column(meta.getImportedKeys(null, "public", "entry"), "FKCOLUMN_NAME"), List.of(), "foreign keys");
             equal(column(meta.getSchemas(), "TABLE_SCHEM").contains("public"), true, "whether there is public");
-            equal(column(meta.getTypeInfo(), "TYPE_NAME").contains("timestamptz"), true, "whether there is timestamptz");
+            equal(column(meta.getTypeInfo(), "TYPE_NAME").contains("timestamptz"), true, "whether there is a type");
             equal(column(meta.getFunctions(null, "pg_catalog", "abs"), "FUNCTION_NAME").isEmpty(), false, "abs");
             try (PreparedStatement query = connection.prepareStatement(
                     "SELECT id, owner, balance * 2 AS twice FROM account WHERE id = ? AND owner LIKE ?")) {

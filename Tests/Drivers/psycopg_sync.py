@@ -30,9 +30,11 @@ def makes_tables():
         conn.execute("CREATE TABLE account (id bigint PRIMARY KEY, owner text NOT NULL, balance numeric(12,2))")
         with conn.cursor() as cur:
             cur.executemany(
-                "INSERT INTO account VALUES (%s, %s, %s)", [(i, f"owner {i}", decimal.Decimal("100.00")) for i in ACCOUNTS])
+                "INSERT INTO account VALUES (%s, %s, %s)",
+                [(i, f"owner {i}", decimal.Decimal("100.00")) for i in ACCOUNTS])
             equal(cur.rowcount, len(ACCOUNTS), "rows of executemany")
-            equal(cur.execute("SELECT count(*), sum(balance) FROM account").fetchone(), (30, decimal.Decimal("3000.00")))
+            found = cur.execute("SELECT count(*), sum(balance) FROM account").fetchone()
+            equal(found, (30, decimal.Decimal("3000.00")))
         conn.execute("CREATE TABLE note (id int PRIMARY KEY, words text)")
         with conn.cursor() as cur:
             cur.executemany(

@@ -117,7 +117,8 @@ def returning():
         some = conn.execute(sa.update(Account).where(Account.id <= 5).values(balance=100).returning(Account.id)).all()
         equal(sorted(some), [(1,), (2,), (3,), (4,), (5,)])
         stmt = postgresql.insert(Account).values([{"id": key, "balance": 1, "version": 1} for key in (1, 2, 31)])
-        stmt = stmt.on_conflict_do_update(index_elements=["id"], set_={"balance": Account.balance + stmt.excluded.balance})
+        more = Account.balance + stmt.excluded.balance
+        stmt = stmt.on_conflict_do_update(index_elements=["id"], set_={"balance": more})
         conn.execute(stmt)
         gone = conn.execute(sa.delete(Account).where(Account.id == 31).returning(Account.balance)).scalars().all()
         equal(gone, [decimal.Decimal("1.00")])
