@@ -88,3 +88,33 @@ END
 $$;
 COMMENT ON FUNCTION meridian.transaction_outcome IS
     'what became of a transaction whose outcome was unknown (SQLSTATE 08007): committed, aborted, in progress';
+
+CREATE FUNCTION meridian.shard_table(relation text, key text DEFAULT NULL) RETURNS void LANGUAGE plpgsql AS $$
+BEGIN
+    RAISE EXCEPTION 'meridian.shard_table is carried out by a node, not by a shard' USING ERRCODE = '0A000',
+        HINT = 'Connect to a node and call it by SELECT meridian.shard_table(''table'', ''column'').';
+END
+$$;
+COMMENT ON FUNCTION meridian.shard_table IS
+    'spreads the rows of a table over the shards by a column, by default the first of its primary key';
+
+CREATE FUNCTION meridian.has_past(relation regclass) RETURNS boolean LANGUAGE plpgsql STABLE AS $$
+DECLARE
+    undo name := (SELECT v.undo FROM meridian.versioned_table AS v WHERE v.relation = $1);
+    found boolean;
+BEGIN
+    EXECUTE format('SELECT EXISTS (SELECT FROM %s)', $1) INTO found;
+    IF NOT found AND undo IS NOT NULL THEN
+        EXECUTE format('SELECT EXISTS (SELECT FROM meridian_undo.%I)', undo) INTO found;
+    END IF;
+    RETURN found;
+END
+$$;
+COMMENT ON FUNCTION meridian.has_past IS 'whether a table has rows on this shard, or had some that can still be read';
+
+CREATE FUNCTION meridian.is_movable(relation regclass) RETURNS boolean LANGUAGE sql STABLE AS $$
+    SELECT NOT EXISTS (SELECT FROM pg_constraint AS c WHERE c.contype = 'f' AND c.confrelid = $1)
+        AND NOT EXISTS (SELECT FROM pg_trigger AS t
+            WHERE t.tgrelid = $1 AND NOT t.tgisinternal AND t.tgname NOT LIKE 'meridian\_%')
+$$;
+COMMENT ON FUNCTION meridian.is_movable IS 'no foreign key leads to the table, and deleting its rows sets nothing off';

@@ -97,6 +97,7 @@ actor ClientTransaction {
             result = try await SnapshotRun(
                 try await currentSnapshot(), engine, searchPath: settings.searchPath, preparation: preparation
             ).read(statement)
+            guard await catalogs.stillPlaces(statement.tables, as: statement.catalog) else { throw Self.movedRows }
         }
         if modes.isBlock, !modes.isReadOnly, modes.bound == .strong, !statement.plan.tables.isEmpty {
             reads.append(RecordedRead(statement: statement, digest: result.digest))
@@ -140,6 +141,10 @@ actor ClientTransaction {
     private static let changedRead = TransactionError(
         .serializationFailure, "could not serialize access due to concurrent update",
         detail: "rows that the transaction had read were changed before it locked them",
+        hint: "the transaction might succeed if retried")
+
+    private static let movedRows = TransactionError(
+        .serializationFailure, "rows were moved to other shards while a statement was reading them",
         hint: "the transaction might succeed if retried")
 
     func note(_ catalog: Catalog, _ tables: Set<TableName>) {

@@ -128,10 +128,18 @@ extension Conversation {
                 try await evaluate(
                     SQLStatement("SELECT $1::text AS transaction_outcome", [answer], resultFormat: sql.resultFormat))
             ])
+        case ("shard_table", 1), ("shard_table", 2):
+            guard let relation = arguments[0] else {
+                throw TransactionError(.invalidParameterValue, "the table's name must not be null")
+            }
+            try await shardTable(relation, by: arguments.count > 1 ? arguments[1] : nil, isBlock: isBlock)
+            return StatementResult([
+                try await evaluate(SQLStatement("SELECT ''::void AS shard_table", resultFormat: sql.resultFormat))
+            ])
         default:
             throw TransactionError(
                 .featureNotSupported, "function meridian.\(call.function) can't be called through a node",
-                hint: "it is for the shards' own use; clients call meridian.transaction_outcome")
+                hint: "it is the shards' own; clients call meridian.shard_table and meridian.transaction_outcome")
         }
     }
 

@@ -84,6 +84,17 @@ actor SchemaCatalog {
             || tables.allSatisfy { catalog.tables[$0] == current.tables[$0] } && catalog.buckets == current.buckets
     }
 
+    /// Whether the rows of `tables` are where they were by `catalog`: what was read by that was not read elsewhere's.
+    func stillPlaces(_ tables: Set<TableName>, as catalog: Catalog) async -> Bool {
+        if catalog.version == .max || catalog.version == current.version, !isChanging { return true }
+        let newest = await settled()
+        return catalog.buckets == newest.buckets
+            && tables.allSatisfy { name in
+                // A table that is gone could be read as long as it was there.
+                newest.tables[name].map { $0.distribution == catalog.tables[name]?.distribution } ?? true
+            }
+    }
+
     private func reload() async throws {
         await engine.forgetNumbers()
         current = try await CatalogDocument.read(from: engine).catalog(version: current.version + 1)

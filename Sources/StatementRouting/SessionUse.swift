@@ -27,6 +27,11 @@ public struct SettingCall: Hashable, Sendable {
     public var column: Int
     public var name: PlainArgument
     public var isLocal: PlainArgument
+
+    /// Describes a call.
+    public init(column: Int, name: PlainArgument, isLocal: PlainArgument) {
+        (self.column, self.name, self.isLocal) = (column, name, isLocal)
+    }
 }
 
 /// One of Meridian's own functions, called by `SELECT f(…)` or `SELECT * FROM f(…)`.
@@ -34,6 +39,11 @@ public struct OwnCall: Hashable, Sendable {
     /// In the schema `meridian`.
     public var function: String
     public var arguments: [PlainArgument]
+
+    /// Describes a call.
+    public init(function: String, arguments: [PlainArgument]) {
+        (self.function, self.arguments) = (function, arguments)
+    }
 }
 
 /// A relation whose rows the node has, not the shards.

@@ -70,6 +70,75 @@ import TransactionCore
         }
     }
 
+    @Test("shard_table spreads a table by another column, with its rows, and its past can't be read any more")
+    func shardTable() async throws {
+        try await ServedShards.with(3) { served in
+            try await served.session { client in
+                try await client.text(
+                    """
+                    CREATE TABLE t (id bigint GENERATED ALWAYS AS IDENTITY, owner text NOT NULL, note json, big numeric,
+                        bytes bytea, twice bigint GENERATED ALWAYS AS (id * 2) STORED, PRIMARY KEY (id, owner));
+                    SELECT meridian.shard_table('t', 'owner')
+                    """)
+                for number in 1...40 {
+                    try await client.text(
+                        """
+                        INSERT INTO t (owner, note, big, bytes)
+                        VALUES ('owner \(number % 7)', '{"a":  \(number)}', 1.50, '\\x00ff')
+                        """)
+                }
+                let rows = "SELECT id, owner, note, big, bytes, twice FROM t ORDER BY id"
+                let before = try await client.text(rows)
+                #expect(try await client.text("EXPLAIN SELECT * FROM t WHERE owner = 'owner 3'").contains("1 of 3"))
+                let timestamp = try await client.text("SHOW meridian.commit_timestamp")
+                #expect(await client.failure("BEGIN; SELECT meridian.shard_table('public.t'); SELECT 1/0") == "22012")
+                try await client.text("ROLLBACK")
+                #expect(try await client.text(rows) == before)
+                try await client.text("SELECT meridian.shard_table('public.t')")
+                #expect(try await client.text(rows) == before)
+                #expect(try await client.text("EXPLAIN SELECT * FROM t WHERE id = 3").contains("1 of 3"))
+                for id in 1...40 { #expect(try await client.text("SELECT count(*) FROM t WHERE id = \(id)") == "1") }
+                var counts: [Int64] = []
+                for shard in served.engine.shards {
+                    counts.append(try await served.engine.inspect("SELECT count(*) FROM t", on: shard)[0].int64(0))
+                }
+                #expect(counts.reduce(0, +) == 40 && counts.allSatisfy { $0 > 3 }, "\(counts)")
+                try await client.text("INSERT INTO t (owner) VALUES ('new'); UPDATE t SET note = NULL WHERE id = 41")
+                try await client.text("SET meridian.read_timestamp = '\(timestamp)'")
+                #expect(await client.failure("SELECT count(*) FROM t") == "72000")
+                try await client.text("RESET meridian.read_timestamp")
+                #expect(await client.failure("SELECT meridian.shard_table('t', 'big')") == "0A000")
+                #expect(await client.failure("SELECT meridian.shard_table('t', 'nothing')") == "42703")
+                #expect(await client.failure("SELECT meridian.shard_table('nowhere')") == "42P01")
+                #expect(await client.failure("BEGIN READ ONLY; SELECT meridian.shard_table('t')") == "25006")
+            }
+        }
+    }
+
+    @Test("shard_table takes rows from a single and a reference table too, each once")
+    func shardOtherTables() async throws {
+        try await ServedShards.with(3) { served in
+            try await served.session { client in
+                for kind in ["single", "reference"] {
+                    try await client.text(
+                        "CREATE TABLE \(kind) (id int PRIMARY KEY, n int) WITH (meridian.table = '\(kind)')")
+                    let rows = (1...50).map { "(\($0), \($0 * 3))" }.joined(separator: ", ")
+                    try await client.text("INSERT INTO \(kind) VALUES \(rows)")
+                    let call = SQLStatement("SELECT meridian.shard_table($1, $2)", [.text(kind), .text("id")])
+                    #expect(try await client.run(call).count == 1)
+                    #expect(try await client.text("SELECT count(*), sum(n) FROM \(kind)") == "50,3825")
+                    #expect(try await client.text("SELECT n FROM \(kind) WHERE id = 17") == "51")
+                }
+                try await client.text(
+                    """
+                    CREATE TABLE a (id int PRIMARY KEY, b int NOT NULL);
+                    CREATE TABLE c (id int PRIMARY KEY REFERENCES a); INSERT INTO a VALUES (1, 1)
+                    """)
+                #expect(await client.failure("SELECT meridian.shard_table('a')") == "0A000")
+            }
+        }
+    }
+
     @Test("what stands prepared is in in_doubt_transactions, and transaction_outcome tells what becomes of it")
     func inDoubt() async throws {
         try await ServedShards.with(2) { served in
