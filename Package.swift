@@ -129,7 +129,10 @@ let package = Package(
         // Tests.
         .target(
             name: "TestSupport",
-            dependencies: ["LocalCluster", "ShardBackend", "ShardSchema"],
+            dependencies: [
+                "LocalCluster", "PostgresWire", "ShardBackend", "ShardSchema",
+                .product(name: "NIOCore", package: "swift-nio"),
+            ],
             path: "Tests/TestSupport"
         ),
         .testTarget(name: "TransactionCoreTests", dependencies: ["TransactionCore"]),
@@ -167,8 +170,8 @@ let package = Package(
             name: "PostgresIntegrationTests",
             dependencies: [
                 "BankWorkload", "BoundedTime", "ClientAuthentication", "Gateway", "LocalCluster", "Placement",
-                "SQLSessions", "ShardBackend", "ShardSchema", "StatementRouting", "SystemClock", "TestSupport",
-                "TransactionCore", "TransactionEngine", "TwoPhaseCommit",
+                "PostgresWire", "SQLSessions", "ShardBackend", "ShardSchema", "StatementRouting", "SystemClock",
+                "TestSupport", "TransactionCore", "TransactionEngine", "TwoPhaseCommit",
                 .product(name: "Logging", package: "swift-log"),
             ]
         ),

@@ -351,7 +351,7 @@ DECLARE
     versioned meridian.versioned_table;
     undo_table regclass;
     change text;
-    key CONSTANT smallint[] := meridian.primary_key($1);
+    new_key CONSTANT smallint[] := meridian.primary_key($1);
 BEGIN
     PERFORM meridian.check_versionable($1), meridian.drop_as_of_view($1);
     EXECUTE format('LOCK TABLE %s IN SHARE ROW EXCLUSIVE MODE', $1);
@@ -378,9 +378,9 @@ BEGIN
         EXECUTE format('ALTER TABLE %s %s', undo_table, change);
     END LOOP;
 
-    IF key <> versioned.key THEN
+    IF new_key <> versioned.key THEN
         -- Entries of another key cannot be matched with rows any more.
-        UPDATE meridian.versioned_table AS v SET key = refresh_table.key WHERE v.relation = $1;
+        UPDATE meridian.versioned_table AS v SET key = new_key WHERE v.relation = $1;
         PERFORM meridian.forget_past();
     END IF;
     PERFORM meridian.drop_triggers($1), meridian.generate_code($1), meridian.create_triggers($1, versioned.undo);

@@ -85,6 +85,16 @@ struct BoundStatement: Sendable {
     /// shard, and as of now also on PostgreSQL.
     var readsNoTable: Bool { plan.tables.isEmpty && plan.views.isEmpty }
 
+    /// Of what reads no table: a function may make any number of rows. The system's catalogs are read whole, since they
+    /// are not what they were at a timestamp.
+    var mayHaveManyRows: Bool { !plan.functions.isEmpty && plan.otherRelations.isEmpty }
+
+    /// So few rows that they may be waited for: those that are named by their keys.
+    var hasFewRows: Bool {
+        if let rows = plan.locks.rows { return rows.count <= 1_000 }
+        return plan.tables.isEmpty && plan.functions.isEmpty && plan.otherRelations.isEmpty
+    }
+
     /// The tables whose definition the plan depends on.
     var tables: Set<TableName> { Set(plan.tables.map(\.table)) }
 }
@@ -95,16 +105,23 @@ struct StatementResult: Sendable {
     var parts: [SQLResult]
     /// What the client is told of the columns; those of the first part unless they were changed on the way.
     var fields: [ResultField]
-    /// The command tag.
+    /// The command tag; of no meaning while there is a ``rest``, which has it.
     var tag: String
+    /// They are told in binary, whatever the protocol: those of a binary cursor.
+    var isBinary = false
+    /// What follows after the parts, when the rows are handed on as they arrive.
+    var rest: (any RowSource)?
+
+    /// Rows to be handed on as they arrive.
+    init(_ source: any RowSource, fields: [ResultField]) {
+        (parts, self.fields, tag, rest) = ([], fields, "", source)
+    }
 
     init(_ parts: [SQLResult], fields: [ResultField]? = nil, tag: String? = nil) {
         self.parts = parts
         self.fields = fields ?? parts.first?.fields ?? []
         self.tag = tag ?? Self.tag(of: parts)
     }
-
-    var rowCount: Int { parts.reduce(0) { $0 + $1.count } }
 
     /// The shards' tags as one: their counts are added up.
     static func tag(of parts: [SQLResult]) -> String {
@@ -117,24 +134,7 @@ struct StatementResult: Sendable {
     /// The same rows in any order have the same digest; others, as good as certainly, another.
     var digest: RowsDigest {
         var digest = RowsDigest()
-        for part in parts {
-            part.withRawRows { rows in
-                for row in 0..<rows.count {
-                    var hashers = (Hasher(), Hasher())
-                    hashers.1.combine(1)
-                    for column in 0..<rows.columnCount {
-                        let value = rows[row, column]
-                        hashers.0.combine(value?.count ?? -1)
-                        hashers.1.combine(value?.count ?? -1)
-                        if let value {
-                            hashers.0.combine(bytes: value)
-                            hashers.1.combine(bytes: value)
-                        }
-                    }
-                    digest.add(hashers.0.finalize(), hashers.1.finalize())
-                }
-            }
-        }
+        for part in parts { part.withRawRows { digest.add($0) } }
         return digest
     }
 }

@@ -23,8 +23,17 @@ actor ClientTransaction {
     }
 
     private struct RecordedRead {
+        /// What the client has been told of the rows.
+        enum Extent {
+            case all(RowsDigest)
+            /// Some at the snapshot, or all in a form that has no digest.
+            case some
+            /// Some before an error.
+            case broken
+        }
+
         let statement: BoundStatement
-        let digest: RowsDigest
+        var extent: Extent
     }
 
     let engine: TransactionEngine
@@ -70,7 +79,9 @@ actor ClientTransaction {
     // MARK: Statements
 
     /// Runs a query or a change of rows.
-    func run(_ statement: BoundStatement) async throws(TransactionError) -> StatementResult {
+    func run(
+        _ statement: BoundStatement, _ delivery: ResultDelivery = .whole
+    ) async throws(TransactionError) -> StatementResult {
         try checkFunctions(of: statement)
         if statement.isLocking {
             if statement.plan.isWrite {
@@ -78,31 +89,77 @@ actor ClientTransaction {
             }
             let writer = try await lockingTransaction(for: statement)
             note(statement.catalog, statement.tables)
-            guard statement.plan.isWrite else {
-                return try await LockingRun(writer, engine).read(statement, modes.isBlock)
+            let run = LockingRun(writer, engine)
+            if statement.plan.isWrite { return try await run.write(statement) }
+            if delivery == .streamed, let stream = try await run.stream(statement, modes.isBlock) {
+                return StatementResult(stream, fields: stream.fields)
             }
-            return try await LockingRun(writer, engine).write(statement)
+            return try await run.read(statement, modes.isBlock)
         }
-        if writer == nil, statement.readsNoTable {
+        if writer == nil, statement.readsNoTable, delivery == .whole || !statement.mayHaveManyRows {
             return StatementResult([
                 try await engine.evaluate(
                     ClientStatement(statement.sql, searchPath: settings.searchPath, preparation: preparation))
             ])
         }
         note(statement.catalog, statement.tables)
+        // A transaction's own session can't be kept waiting while it does something else.
+        let isWhole = delivery == .whole || statement.hasFewRows || writer != nil && delivery == .inPortions
+        if !isWhole, let stream = try await stream(statement) {
+            return StatementResult(stream, fields: stream.fields)
+        }
         let result: StatementResult
         if let writer {
             result = try await LockingRun(writer, engine).read(statement, true)
         } else {
-            result = try await SnapshotRun(
-                try await currentSnapshot(), engine, searchPath: settings.searchPath, preparation: preparation
-            ).read(statement)
+            result = try await snapshotRun().read(statement)
             guard await catalogs.stillPlaces(statement.tables, as: statement.catalog) else { throw Self.movedRows }
         }
-        if modes.isBlock, !modes.isReadOnly, modes.bound == .strong, !statement.plan.tables.isEmpty {
-            reads.append(RecordedRead(statement: statement, digest: result.digest))
+        if isRemembered(statement) {
+            reads.append(RecordedRead(statement: statement, extent: .all(result.digest)))
         }
         return result
+    }
+
+    /// A read whose rows are handed on as they arrive; nil for one whose rows must be put together first.
+    private func stream(_ statement: BoundStatement) async throws(TransactionError) -> ResultStream? {
+        guard isRemembered(statement) else { return try await stream(statement, completion: nil) }
+        // What the client has read in part counts from the first row on.
+        let number = reads.count
+        let stream = try await stream(statement) { digest in
+            self.assumeIsolated { $0.reads[number].extent = digest.map { .all($0) } ?? .broken }
+        }
+        if stream != nil { reads.append(RecordedRead(statement: statement, extent: .some)) }
+        return stream
+    }
+
+    private func stream(
+        _ statement: BoundStatement, completion: ResultStream.Completion?
+    ) async throws(TransactionError) -> ResultStream? {
+        if let writer { return try await LockingRun(writer, engine).stream(statement, true, completion) }
+        let stream = try await snapshotRun().stream(statement, completion)
+        // The shards' snapshots have been taken by now.
+        guard await catalogs.stillPlaces(statement.tables, as: statement.catalog) else { throw Self.movedRows }
+        return stream
+    }
+
+    /// Remembers a read of which the client is told in portions, or in a form that has no digest.
+    func remember(_ statement: BoundStatement) async throws(TransactionError) {
+        guard isRemembered(statement) else { return }
+        guard let writer else { return reads.append(RecordedRead(statement: statement, extent: .some)) }
+        // Locks may be given up by going back to a savepoint, and not otherwise.
+        guard !savepoints.isEmpty else { return }
+        let digest = try await LockingRun(writer, engine).digest(of: statement)
+        reads.append(RecordedRead(statement: statement, extent: .all(digest)))
+    }
+
+    func snapshotRun() async throws(TransactionError) -> SnapshotRun {
+        SnapshotRun(try await currentSnapshot(), engine, searchPath: settings.searchPath, preparation: preparation)
+    }
+
+    /// Its rows must be the same when the transaction turns to locking.
+    private func isRemembered(_ statement: BoundStatement) -> Bool {
+        modes.isBlock && !modes.isReadOnly && modes.bound == .strong && !statement.plan.tables.isEmpty
     }
 
     /// The transaction under locks, what was read before it locked and found unchanged.
@@ -131,10 +188,25 @@ actor ClientTransaction {
     }
 
     private func validate(_ reads: ArraySlice<RecordedRead>) async throws(TransactionError) {
-        guard let writer else { return }
         for read in reads {
-            let again = try await LockingRun(writer, engine).read(read.statement, true)
-            guard again.digest == read.digest else { throw Self.changedRead }
+            guard try await isUnchanged(read) else { throw Self.changedRead }
+        }
+    }
+
+    /// Locks and reads again what was read; whether it is the same.
+    private func isUnchanged(_ read: RecordedRead) async throws(TransactionError) -> Bool {
+        guard let writer else { return true }
+        let run = LockingRun(writer, engine)
+        switch read.extent {
+        case .all(let digest): return try await run.digest(of: read.statement) == digest
+        case .some:
+            // All are to be the same.
+            let again = try await run.digest(of: read.statement)
+            return try await snapshotRun().digest(of: read.statement) == again
+        case .broken:
+            // What had been sent before the error is not known, and the error would come again.
+            try await run.lock(read.statement)
+            return false
         }
     }
 
@@ -223,13 +295,12 @@ actor ClientTransaction {
     private func repeatRead(
         _ index: Int, unchangedSince before: TransactionEngine.QuietShards?
     ) async throws(TransactionError) {
+        let statement = reads[index].statement
+        if try await isUnchanged(reads[index]) { return }
+        guard let before, await engine.isQuiet(try statement.shards(), since: before) else { throw Self.changedRead }
+        if case .broken = reads[index].extent { return }
         guard let writer else { return }
-        let read = reads[index]
-        let again = try await LockingRun(writer, engine).read(read.statement, true)
-        guard again.digest != read.digest else { return }
-        let shards = try read.statement.shards()
-        guard let before, await engine.isQuiet(shards, since: before) else { throw Self.changedRead }
-        reads[index] = RecordedRead(statement: read.statement, digest: again.digest)
+        reads[index].extent = .all(try await LockingRun(writer, engine).digest(of: statement))
     }
 
     private static func noSavepoint(_ name: String) -> TransactionError {

@@ -13,7 +13,7 @@ struct ColumnTexts: Sendable {
     /// No column's.
     init() {}
 
-    /// Takes them from what ``query(of:_:rows:fields:)`` returned for these columns and that many rows.
+    /// Takes them from what ``query(of:_:fields:)`` returned for these columns and that many rows.
     init(of columns: [Int], rowCount: Int, _ written: SQLResult) {
         written.withRawRows { rows in
             for (number, column) in columns.enumerated() {
@@ -23,18 +23,16 @@ struct ColumnTexts: Sendable {
         }
     }
 
-    /// What has a server write `columns` of the rows `range` of `result`; to be run with the client's settings.
-    static func query(
-        of columns: [Int], _ result: SQLResult, rows range: Range<Int>, fields: [ResultField]
-    ) -> SQLStatement? {
-        guard !columns.isEmpty, !range.isEmpty else { return nil }
+    /// What has a server write `columns` of the rows of `block`; to be run with the client's settings.
+    static func query(of columns: [Int], _ block: RowBlock, fields: [ResultField]) -> SQLStatement? {
+        guard !columns.isEmpty, block.count > 0 else { return nil }
         var parameters: [SQLParameter] = []
         var types: [UInt32] = []
         for column in columns {
-            result.withRawRows { rows in
+            block.withRawRows { rows, range in
                 for row in range { parameters.append(rows[row, column].map { .bytes(Array($0)) } ?? .null) }
             }
-            types += Array(repeating: fields[column].typeOID, count: range.count)
+            types += Array(repeating: fields[column].typeOID, count: block.count)
         }
         // Not by a cast: of some types, inet for one, that writes something else than the server sends as text.
         let items = parameters.indices.map { index in

@@ -11,9 +11,10 @@ struct Portal: Sendable {
     let parameters: [SQLParameter]
     let parameterTypes: [UInt32]
     let formats: [FormatCode]
-    /// Set by the first Execute, of a statement without rows too.
-    var result: StatementResult?
-    var position = 0
+    /// Where its rows have been read to. Set by the first Execute, of a statement without rows too.
+    var reader: ResultReader?
+    /// All has been read.
+    var isDone = false
     /// The types of the columns as the client was told them before the statement was bound; nil when it was not.
     var expectedTypes: [UInt32]?
 
@@ -93,7 +94,8 @@ extension Conversation {
             guard let planned = portal.planned else { return writer.noData() }
             let description = try await description(of: planned, types: portal.parameterTypes)
             describeRows(
-                description.map(\.fields).map(Self.descriptions) ?? ownColumns(of: planned), portal.formats)
+                description.map(\.fields).map(Self.descriptions) ?? ownColumns(of: planned),
+                formats(of: planned, portal.formats))
         }
     }
 
@@ -106,6 +108,11 @@ extension Conversation {
         of planned: PlannedStatement, types: [UInt32]
     ) async throws -> StatementDescription? {
         switch planned.statement.kind {
+        case .fetch(let name, _, isMove: false):
+            guard let query = cursors[name]?.query else { return nil }
+            return try await description(
+                of: PlannedStatement(statement: query.plan.statement, plan: query.plan, catalog: query.catalog),
+                types: query.parameterTypes)
         case .query, .insert, .update, .delete, .merge, .explain:
             let sql = SQLStatement(planned.plan.session.sql ?? planned.statement.text, parameterTypes: types)
             if let own = try await transaction?.describe(sql) { return own }
@@ -129,36 +136,38 @@ extension Conversation {
     func execute(_ execute: FrontendMessage.Execute) async throws {
         guard var portal = portals[execute.portal] else { throw Self.noPortal(execute.portal) }
         guard let planned = portal.planned else { return writer.emptyQueryResponse() }
-        if portal.result == nil {
+        // With the Sync already here, nothing follows in the same transaction.
+        let isLone = isSyncNext
+        if portal.reader == nil {
             activity.began(planned.statement.text)
-            // With the Sync already here, nothing follows in the same transaction.
-            let isLone = isSyncNext
             describesAnswers = false
             defer { describesAnswers = true }
             let result = try await run(
                 planned, portal.parameters, types: portal.parameterTypes, format: portal.formats.shardFormat,
-                isBlock: !isLone)
+                isBlock: !isLone, delivery: execute.rowsMax > 0 ? .inPortions : .streamed)
             try portal.check(result)
-            if isLone { try await endImplicitTransaction() }
-            portal.result = result ?? StatementResult([], fields: [], tag: "")
+            if isLone, result?.rest == nil { try await endImplicitTransaction() }
+            portal.reader = ResultReader(result ?? StatementResult([], fields: [], tag: ""))
             portals[execute.portal] = portal
             // What is not rows has been answered.
             if result == nil { return }
         }
-        guard let result = portal.result else { return }
-        let limit = execute.rowsMax > 0 ? portal.position + Int(execute.rowsMax) : result.rowCount
-        let end = min(limit, result.rowCount)
-        try await writeRows(result, from: portal.position, to: end, portal.formats)
-        portal.position = end
-        if end < result.rowCount {
-            writer.portalSuspended()
-        } else {
-            // The rows are not needed any more.
-            portal.result = StatementResult([], fields: [], tag: result.tag)
-            portal.position = 0
-            writer.commandComplete(result.tag)
-        }
+        try await fetch(from: &portal, execute.rowsMax > 0 ? Int(execute.rowsMax) : .max, isLone: isLone)
         portals[execute.portal] = portal
+    }
+
+    /// Answers an Execute of a portal whose statement has been run: at most `limit` rows.
+    private func fetch(from portal: inout Portal, _ limit: Int, isLone: Bool) async throws {
+        guard var reader = portal.reader else { return }
+        let formats = portal.planned.map { self.formats(of: $0, portal.formats) } ?? portal.formats
+        let count = portal.isDone ? 0 : try await writeRows(&reader, formats, limit: limit)
+        portal.reader = reader
+        // As in PostgreSQL, it takes another Execute to learn that there are no more.
+        guard count < limit || portal.isDone else { return writer.portalSuspended() }
+        portal.isDone = true
+        if isLone { try await endImplicitTransaction() }
+        let tag = await reader.tag
+        writer.commandComplete(tag.hasPrefix("SELECT ") ? "SELECT \(count)" : tag)
     }
 
     func close(_ named: FrontendMessage.Named) {

@@ -12,7 +12,7 @@ extension Conversation {
         _ name: String, _ types: [String], _ range: Range<Int>, of planned: PlannedStatement
     ) async throws {
         guard statements[name] == nil else { throw Self.duplicateStatement(name) }
-        let text = planned.part(range)
+        let text = planned.statement.part(range)
         let parameterTypes = try await typeOIDs(of: types)
         // Fails now if it is wrong, as on PostgreSQL.
         if let inner = try await node.plan(text, variables.settings.searchPath, transaction).first {
@@ -23,10 +23,10 @@ extension Conversation {
         writer.commandComplete("PREPARE")
     }
 
-    /// EXECUTE name (arguments); `parameters` are those of the EXECUTE itself, which has none.
+    /// EXECUTE name (arguments).
     func execute(
-        _ name: String, _ arguments: [String], _ parameters: [SQLParameter], _ format: SQLStatement.Format,
-        isBlock: Bool
+        _ name: String, _ arguments: [String], _ format: SQLStatement.Format, isBlock: Bool,
+        _ delivery: ResultDelivery
     ) async throws -> StatementResult? {
         let (inner, types) = try await executed(name)
         guard let inner else {
@@ -39,7 +39,7 @@ extension Conversation {
                 detail: "expected \(inner.plan.parameterCount) parameters but got \(arguments.count)")
         }
         let values = try await values(of: arguments, for: inner, types: types)
-        return try await run(inner, values, types: types, format: format, isBlock: isBlock)
+        return try await run(inner, values, types: types, format: format, isBlock: isBlock, delivery: delivery)
     }
 
     /// The statement that EXECUTE names, planned for the schema as it is now.
@@ -105,14 +105,5 @@ extension Conversation {
 
     static func duplicateStatement(_ name: String) -> TransactionError {
         TransactionError(.duplicatePreparedStatement, "prepared statement \"\(name)\" already exists")
-    }
-}
-
-extension PlannedStatement {
-    /// The text of a statement within this one, by its bytes in the whole text.
-    func part(_ range: Range<Int>) -> String {
-        let bytes = statement.text.utf8
-        let start = bytes.index(bytes.startIndex, offsetBy: max(0, range.lowerBound - statement.range.lowerBound))
-        return String(statement.text[start...])
     }
 }

@@ -51,6 +51,9 @@ extension Conversation {
     }
 
     /// Decides where the rows of a new table are, and has its past kept.
+    ///
+    /// What pg_dump and pgbench create gets its primary key when it has its rows: without one, a first column that is
+    /// NOT NULL is the shard key.
     private func distribute(
         _ name: RelationName, as request: DistributionRequest?, _ locking: ReadWriteTransaction
     ) async throws {
@@ -61,8 +64,9 @@ extension Conversation {
                 SELECT to_regclass($1) IS NULL \
                 OR EXISTS (SELECT FROM meridian.distribution WHERE relation = to_regclass($1)), \
                 a.attname::text, a.atttypid::bigint FROM (SELECT 1) AS one \
-                LEFT JOIN pg_attribute AS a ON a.attrelid = to_regclass($1) AND CASE WHEN $2::text IS NULL \
-                THEN a.attnum = (meridian.primary_key(to_regclass($1)))[1] ELSE a.attname = $2 END
+                LEFT JOIN pg_attribute AS a ON a.attrelid = to_regclass($1) AND CASE WHEN $2::text IS NOT NULL \
+                THEN a.attname = $2 WHEN meridian.primary_key(to_regclass($1)) = '{}' \
+                THEN a.attnum = 1 AND a.attnotnull ELSE a.attnum = (meridian.primary_key(to_regclass($1)))[1] END
                 """, [relation, request?.shardKey.map { .text($0) } ?? .null], isPrepared: false),
             on: node.engine.shards[0])
         // IF NOT EXISTS, and it was there.

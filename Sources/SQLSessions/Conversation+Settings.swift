@@ -114,7 +114,7 @@ extension Conversation {
         if let name = Self.reported[name] { writer.parameterStatus(name, value) }
     }
 
-    private func show(_ name: String) async throws(TransactionError) {
+    private func show(_ name: String) async throws {
         guard name.lowercased() != "all" else {
             try await write(
                 StatementResult([try await evaluate(SQLStatement("SHOW ALL", resultFormat: .text))]), tag: "SHOW")

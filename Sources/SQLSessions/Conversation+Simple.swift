@@ -1,4 +1,5 @@
 import PostgresWire
+import ShardBackend
 import StatementRouting
 import TransactionCore
 
@@ -18,10 +19,9 @@ extension Conversation {
                 if planned.isEmpty { break }
                 let statement = planned[done]
                 let isLast = done + 1 == planned.count
-                if let result = try await run(statement, isBlock: planned.count > 1) {
+                if let result = try await run(statement, isBlock: planned.count > 1, delivery: .streamed) {
                     // What is told as done must be: a lone statement is committed before its tag is sent.
-                    if isLast { try await endImplicitTransaction() }
-                    try await write(result)
+                    try await write(result, endsTransaction: isLast)
                 } else if isLast {
                     try await endImplicitTransaction()
                 }
@@ -47,9 +47,12 @@ extension Conversation {
         _ planned: PlannedStatement, _ normalized: StatementNormalizer.Normalized, of text: String
     ) async throws {
         do {
-            let result = try await run(planned, normalized.values.map { .text($0) }, isBlock: false)
-            try await endImplicitTransaction()
-            if let result { try await write(result) }
+            let values = normalized.values.map { SQLParameter.text($0) }
+            if let result = try await run(planned, values, isBlock: false, delivery: .streamed) {
+                try await write(result, endsTransaction: true)
+            } else {
+                try await endImplicitTransaction()
+            }
         } catch var error as TransactionError {
             // As if the literals had been there.
             if let position = error.reportFields[UInt8(ascii: "P")].flatMap({ Int($0) }) {

@@ -17,7 +17,7 @@ extension Conversation {
     /// What a statement returned, when it is rows; nil when it has been answered already.
     func run(
         _ planned: PlannedStatement, _ parameters: [SQLParameter] = [], types: [UInt32] = [],
-        format: SQLStatement.Format = .text, isBlock: Bool
+        format: SQLStatement.Format = .text, isBlock: Bool, delivery: ResultDelivery = .whole
     ) async throws -> StatementResult? {
         let timer = startStatementTimer()
         defer { timer?.cancel() }
@@ -39,7 +39,7 @@ extension Conversation {
             let statement = BoundStatement(
                 plan: planned.plan, catalog: planned.catalog, parameters: parameters, parameterTypes: types,
                 resultFormat: format)
-            return try await currentTransaction(isBlock: isBlock).run(statement)
+            return try await currentTransaction(isBlock: isBlock).run(statement, delivery)
         case .transaction(let command): try await runTransaction(command)
         case .setting(let command): try await runSetting(command)
         case .ddl(let command): try await runSchemaChange(command, isBlock: isBlock)
@@ -57,13 +57,19 @@ extension Conversation {
                 Explanation(planned, options, range), parameters, types, format, isBlock: isBlock)
         case .prepare(let name, let types, let range): try await prepare(name, types, range, of: planned)
         case .execute(let name, let arguments):
-            return try await execute(name, arguments, parameters, format, isBlock: isBlock)
+            return try await execute(name, arguments, format, isBlock: isBlock, delivery)
         case .deallocate(let name): try deallocate(name)
         case .setConstraints: writer.commandComplete("SET CONSTRAINTS")
         // Nothing is listened to.
         case .unlisten: writer.commandComplete("UNLISTEN")
-        case .closeCursor(nil): writer.commandComplete("CLOSE CURSOR ALL")
-        case .declareCursor, .fetch, .closeCursor, .copy, .notification, .temporary, .call, .doBlock, .unsupported:
+        case .copy(let command): return try await runCopy(planned, command, isBlock: isBlock)
+        case .declareCursor(let name, let range, let options):
+            try await declareCursor(
+                name, planned.statement.part(range), options, parameters, types: types, isBlock: isBlock)
+        case .fetch(let name, let amount, let isMove):
+            return try await fetch(name, amount, isMove: isMove, format)
+        case .closeCursor(let name): try await closeCursor(name)
+        case .notification, .temporary, .call, .doBlock, .unsupported:
             throw Self.unsupported(kind)
         }
         return nil
@@ -72,9 +78,6 @@ extension Conversation {
     private static func unsupported(_ kind: StatementKind) -> TransactionError {
         let (what, hint): (String, String) =
             switch kind {
-            case .declareCursor, .fetch, .closeCursor:
-                ("cursors by DECLARE and FETCH", "fetch with a row limit by your driver's protocol")
-            case .copy: ("COPY", "use INSERT with many rows")
             case .notification: ("LISTEN and NOTIFY", "connect to a shard for notifications")
             case .temporary: ("temporary tables, views and sequences", "use a common table expression")
             case .call, .doBlock: ("CALL and DO", "send their statements in a transaction")
@@ -120,40 +123,52 @@ extension Conversation {
     // MARK: Rows
 
     /// Writes a whole result, in text.
-    func write(_ result: StatementResult, tag: String? = nil) async throws(TransactionError) {
-        if describesAnswers, !result.fields.isEmpty { describe(Self.descriptions(result.fields), []) }
-        try await writeRows(result, from: 0, to: result.rowCount, [])
-        writer.commandComplete(tag ?? result.tag)
+    ///
+    /// - Parameter endsTransaction: with its last row, the implicit transaction is done, and committed before that is
+    ///   told.
+    func write(_ result: StatementResult, tag: String? = nil, endsTransaction: Bool = false) async throws {
+        // What is here already is not shown before it is committed.
+        if endsTransaction, result.rest == nil { try await endImplicitTransaction() }
+        let formats: [FormatCode] = result.isBinary ? [.binary] : []
+        if describesAnswers, !result.fields.isEmpty { describe(Self.descriptions(result.fields), formats) }
+        var reader = ResultReader(result)
+        try await writeRows(&reader, formats)
+        if endsTransaction, result.rest != nil { try await endImplicitTransaction() }
+        let resultTag = await reader.tag
+        writer.commandComplete(tag ?? resultTag)
     }
 
-    /// Writes rows `start` to `end` of a result, waiting for a client that reads slowly.
+    /// Writes a result's next rows, `limit` of them if there are so many, waiting for a client that reads slowly.
+    ///
+    /// - Returns: how many there were.
+    @discardableResult
     func writeRows(
-        _ result: StatementResult, from start: Int, to end: Int, _ formats: [FormatCode]
-    ) async throws(TransactionError) {
-        guard !result.fields.isEmpty else { return }
-        let encoder = RowEncoder(result.fields, formats)
+        _ reader: inout ResultReader, _ formats: [FormatCode], limit: Int = .max
+    ) async throws(TransactionError) -> Int {
+        let encoder = RowEncoder(reader.fields, formats)
         let written = encoder.writtenColumns
-        let batchRows = written.isEmpty ? 256 : max(1, ColumnTexts.valuesMax / written.count)
-        var first = 0
-        for part in result.parts {
-            let range = max(start, first)..<max(max(start, first), min(end, first + part.count))
-            var row = range.lowerBound
-            while row < range.upperBound {
-                // A batch at a time: between them memory is looked at.
-                let batch = row..<min(row + batchRows, range.upperBound)
-                let rows = (batch.lowerBound - first)..<(batch.upperBound - first)
-                var texts = ColumnTexts()
-                if let query = ColumnTexts.query(of: written, part, rows: rows, fields: result.fields) {
-                    texts = ColumnTexts(of: written, rowCount: rows.count, try await evaluate(query))
-                }
-                encoder.write(part, rows: rows, texts, to: &writer)
-                row = batch.upperBound
-                guard writer.bytesWritten > 64 << 10 else { continue }
-                flush()
-                if output.isBacklogged, await !output.drained() { return }
+        let batchRows = written.isEmpty ? 256 : min(256, max(1, ColumnTexts.valuesMax / written.count))
+        var count = 0
+        while count < limit {
+            // A batch at a time: between them memory is looked at.
+            guard let block = try await reader.next(atMost: min(batchRows, limit - count)) else { break }
+            var texts = ColumnTexts()
+            if let query = ColumnTexts.query(of: written, block, fields: reader.fields) {
+                texts = ColumnTexts(of: written, rowCount: block.count, try await evaluate(query))
             }
-            first += part.count
+            if !reader.fields.isEmpty { encoder.write(block, texts, to: &writer) }
+            count += block.count
+            if writer.bytesWritten > 64 << 10 { try await flushAndWait() }
         }
+        return count
+    }
+
+    /// Sends what is written, and waits for the client if too much is on its way to it.
+    func flushAndWait() async throws(TransactionError) {
+        flush()
+        guard output.isBacklogged, await !output.drained() else { return }
+        // The client is gone, or wants no more of it.
+        throw TransactionError(.queryCanceled, "canceling statement due to user request")
     }
 
     func describe(_ fields: [FieldDescription], _ formats: [FormatCode]) {

@@ -22,7 +22,7 @@ struct TransactionBlock: Sendable {
     private var atBegin: SessionVariables?
     private var beforeLocal: SessionVariables?
     /// What was set by each savepoint.
-    private var atSavepoints: [(name: String, variables: SessionVariables)] = []
+    private var atSavepoints: [(name: String, variables: SessionVariables, cursorCount: Int)] = []
 
     /// BEGIN was said, and not yet COMMIT or ROLLBACK.
     var isOpen: Bool { state != .none }
@@ -58,18 +58,20 @@ struct TransactionBlock: Sendable {
 
     mutating func rememberLocal(_ variables: SessionVariables) { beforeLocal = beforeLocal ?? variables }
 
-    mutating func savepoint(_ name: String, _ variables: SessionVariables) { atSavepoints.append((name, variables)) }
+    mutating func savepoint(_ name: String, _ variables: SessionVariables, cursorCount: Int) {
+        atSavepoints.append((name, variables, cursorCount))
+    }
 
     mutating func release(_ name: String) {
         if let index = atSavepoints.lastIndex(where: { $0.name == name }) { atSavepoints.removeSubrange(index...) }
     }
 
-    /// Rolled back to a savepoint; returns the variables as they were.
-    mutating func rollback(to name: String) -> SessionVariables? {
+    /// Rolled back to a savepoint; returns the variables as they were, and how many cursors had been declared.
+    mutating func rollback(to name: String) -> (variables: SessionVariables, cursorCount: Int)? {
         guard let index = atSavepoints.lastIndex(where: { $0.name == name }) else { return nil }
         state = .open
         atSavepoints.removeSubrange((index + 1)...)
-        return atSavepoints[index].variables
+        return (atSavepoints[index].variables, atSavepoints[index].cursorCount)
     }
 }
 
@@ -96,7 +98,7 @@ extension Conversation {
         case .savepoint(let name):
             try checkInBlock("SAVEPOINT")
             try await currentTransaction(isBlock: true).savepoint(quotedIdentifier(name))
-            block.savepoint(name, variables)
+            block.savepoint(name, variables, cursorCount: cursorCount)
             writer.commandComplete("SAVEPOINT")
         case .release(let name):
             try checkInBlock("RELEASE SAVEPOINT")
@@ -106,7 +108,10 @@ extension Conversation {
         case .rollbackTo(let name):
             try checkInBlock("ROLLBACK TO SAVEPOINT")
             try await currentTransaction(isBlock: true).rollback(to: quotedIdentifier(name))
-            if let earlier = block.rollback(to: name) { variables = earlier }
+            if let earlier = block.rollback(to: name) {
+                variables = earlier.variables
+                cursors = cursors.filter { $0.value.number <= earlier.cursorCount }
+            }
             writer.commandComplete("ROLLBACK")
         case .setModes(let modes, let forSession):
             if let isReadOnly = modes.isReadOnly {
@@ -141,6 +146,7 @@ extension Conversation {
             return writer.commandComplete("COMMIT")
         }
         let modes = block.modes
+        cursors = [:]
         if block.hasFailed {
             await rollback()
             writer.commandComplete("ROLLBACK")
@@ -168,6 +174,7 @@ extension Conversation {
     func rollback() async {
         let ending = transaction
         transaction = nil
+        cursors = [:]
         await ending?.rollback()
         variables = block.end(committing: false, variables)
     }

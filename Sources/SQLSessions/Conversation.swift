@@ -56,6 +56,9 @@ actor Conversation: ClientSession {
     var idleTimer = IdleTimer()
     /// The statement that runs has taken longer than `statement_timeout` allows.
     var isTimedOut = false
+    var cursors: [String: Cursor] = [:]
+    /// How many cursors were declared so far.
+    var cursorCount = 0
 
     nonisolated var unownedExecutor: UnownedSerialExecutor { node.engine.unownedExecutor }
 
@@ -109,7 +112,8 @@ actor Conversation: ClientSession {
             await answer(frame)
             output.processed(bytes: frame.byteCount)
             if pending.isEmpty || writer.bytesWritten > 64 << 10 { flush() }
-            if output.isBacklogged, await !output.drained() { pending = [] }
+            // A client that only had its statement cancelled waits for the rest of its answers.
+            if output.isBacklogged, await !output.drained(), isGone || !Task.isCancelled { pending = [] }
             // A cancelled task would cancel the next statement too.
             if Task.isCancelled, !pending.isEmpty, !isGone { return restart() }
         }
@@ -127,6 +131,7 @@ actor Conversation: ClientSession {
         transaction = nil
         statements = [:]
         portals = [:]
+        cursors = [:]
         idleTimer.stop()
         await node.closed(process)
     }
@@ -191,6 +196,9 @@ actor Conversation: ClientSession {
 
     func fail(_ error: any Error) {
         fail(fields(of: error))
+        guard let error = error as? WireError, error.isFatal else { return }
+        flush()
+        output.close()
     }
 
     private func fields(of error: any Error) -> ErrorFields {
@@ -218,7 +226,7 @@ actor Conversation: ClientSession {
             self.transaction = nil
         }
         if block.hasFailed { await transaction?.statementFailed() }
-        if !block.isOpen { portals = [:] }
+        if !block.isOpen { (portals, cursors) = ([:], [:]) }
         hasFailedSinceSync = false
         activity.ended(isInBlock: block.isOpen)
         writer.readyForQuery(block.status)
@@ -228,6 +236,14 @@ actor Conversation: ClientSession {
     var isSyncNext: Bool { pending.first?.kind == .sync }
 
     // MARK: Frames of COPY
+
+    /// The next frame if it is here and is data of a COPY.
+    func nextCopyData() -> FrontendFrame? {
+        guard let frame = pending.first, frame.kind == .copyData else { return nil }
+        pending.removeFirst()
+        output.processed(bytes: frame.byteCount)
+        return frame
+    }
 
     /// The next frame, waiting for the client; nil when it is gone.
     func nextFrame() async -> FrontendFrame? {

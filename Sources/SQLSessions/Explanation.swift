@@ -28,7 +28,7 @@ struct Explanation: Sendable {
                 .featureNotSupported, "EXPLAIN in format \(other.uppercased()) can't be used through Meridian",
                 hint: "use FORMAT TEXT or FORMAT JSON")
         }
-        text = planned.part(range)
+        text = planned.statement.part(range)
         let bytes = planned.statement.text.utf8
         let length = max(0, range.lowerBound - planned.statement.range.lowerBound)
         prefix = String(decoding: bytes.prefix(length), as: UTF8.self)

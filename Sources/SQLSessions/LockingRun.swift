@@ -24,11 +24,10 @@ struct LockingRun: Sendable {
     ///   SELECT FOR UPDATE, for which PostgreSQL's own locks do.
     func read(_ statement: BoundStatement, _ mustRepeat: Bool) async throws(TransactionError) -> StatementResult {
         let shards = try statement.shards()
-        let locksOwnRows = statement.plan.tables.contains { $0.lock != nil }
         if shards.count == 1, let rows = statement.plan.locks.rows {
             return try await readRows(statement, rows, on: shards[0])
         }
-        let locks = mustRepeat || !locksOwnRows ? tableLocks(of: statement) : []
+        let locks = readLocks(of: statement, mustRepeat)
         let merge = shards.count > 1 ? MergedRead(statement, engine) : nil
         var parts: [SQLResult] = []
         for shard in shards {
@@ -39,6 +38,61 @@ struct LockingRun: Sendable {
         }
         guard let merge else { return StatementResult(parts) }
         return try await merge.result(of: parts)
+    }
+
+    /// Reads as ``read(_:_:)`` does, rows that are handed on as they arrive; nil when they are few or must be put
+    /// together first.
+    ///
+    /// A shard is locked and read when the rows of those before it have been read.
+    func stream(
+        _ statement: BoundStatement, _ mustRepeat: Bool, _ completion: ResultStream.Completion? = nil
+    ) async throws(TransactionError) -> ResultStream? {
+        let shards = try statement.shards()
+        guard !statement.hasFewRows, shards.count == 1 || MergedRead(statement, engine).shardSQL == nil else {
+            return nil
+        }
+        let locks = readLocks(of: statement, mustRepeat).map(Self.lock)
+        let (writer, isWrite) = (writer, hasSideEffects(statement))
+        return try await ResultStream(
+            of: shards, on: engine.loop, completion: completion
+        ) { shard throws(TransactionError) in
+            try await writer.stream(statement.sql, after: locks, on: shard, isWrite: isWrite)
+        }
+    }
+
+    /// Reads all rows, without keeping them where they may be many.
+    func digest(of statement: BoundStatement) async throws(TransactionError) -> RowsDigest {
+        guard let stream = try await stream(statement, true) else { return try await read(statement, true).digest }
+        return try await stream.digestOfRest()
+    }
+
+    /// Takes the locks that keep what a statement reads as it is, and reads nothing.
+    func lock(_ statement: BoundStatement) async throws(TransactionError) {
+        let locks = readLocks(of: statement, true).map(Self.lock)
+        for shard in try statement.shards() { _ = try await run(locks, isWrite: false, on: shard) }
+    }
+
+    /// Declares a cursor for rows that are read under locks; nil when they are few or must be put together first.
+    func cursor(
+        _ statement: BoundStatement, _ mustRepeat: Bool, name: String
+    ) async throws(TransactionError) -> SessionCursor? {
+        let shards = try statement.shards()
+        guard !statement.hasFewRows, shards.count == 1 || MergedRead(statement, engine).shardSQL == nil else {
+            return nil
+        }
+        return try await SessionCursor(
+            statement.sql, after: readLocks(of: statement, mustRepeat).map(Self.lock), name: name, on: shards,
+            isWrite: hasSideEffects(statement), in: writer, engine.loop)
+    }
+
+    /// What locks the rows that COPY reads.
+    func locksForCopy(of statement: BoundStatement, _ mustRepeat: Bool) -> [SQLStatement] {
+        readLocks(of: statement, mustRepeat).map(Self.lock)
+    }
+
+    private func readLocks(of statement: BoundStatement, _ mustRepeat: Bool) -> [TableLock] {
+        let locksOwnRows = statement.plan.tables.contains { $0.lock != nil }
+        return mustRepeat || !locksOwnRows ? tableLocks(of: statement) : []
     }
 
     /// Reads rows by their keys, FOR SHARE. Rows that are not there are kept away by a lock on the table.

@@ -39,13 +39,13 @@ struct RowEncoder {
         isPlain = treatments.allSatisfy { if case .copy = $0 { true } else { false } }
     }
 
-    /// The columns that a server must write; their texts are given to ``write(_:rows:_:to:)``.
+    /// The columns that a server must write; their texts are given to ``write(_:_:to:)``.
     var writtenColumns: [Int] {
         isPlain ? [] : treatments.indices.filter { if case .written = treatments[$0] { true } else { false } }
     }
 
-    func write(_ result: SQLResult, rows range: Range<Int>, _ texts: ColumnTexts, to writer: inout BackendWriter) {
-        result.withRawRows { rows in
+    func write(_ block: RowBlock, _ texts: ColumnTexts, to writer: inout BackendWriter) {
+        block.withRawRows { rows, range in
             for row in range {
                 writer.beginDataRow(columns: treatments.count)
                 for column in treatments.indices {

@@ -29,6 +29,31 @@ struct SnapshotRun: Sendable {
         return try await merge.result(of: try await run(shardSQL, statement, on: shards))
     }
 
+    /// Reads rows that are handed on as they arrive; nil when they must be put together first.
+    func stream(
+        _ statement: BoundStatement, _ completion: ResultStream.Completion?
+    ) async throws(TransactionError) -> ResultStream? {
+        let shards = try statement.shards()
+        guard shards.count == 1 || MergedRead(statement, engine).shardSQL == nil else { return nil }
+        let streams = try await snapshot.streams(of: client(statement.sql, statement), on: shards)
+        return await ResultStream(streams, on: engine.loop, completion: completion)
+    }
+
+    /// Copies a query's rows out; see ``Snapshot/copiesOut(of:on:text:)``.
+    func copyOut(
+        _ statement: BoundStatement, on shards: [ShardID], _ text: @escaping @Sendable (String, Int) -> String
+    ) async throws(TransactionError) -> [ShardStream<CopyOutStream>] {
+        try await snapshot.copiesOut(of: client(statement.sql, statement), on: shards, text: text)
+    }
+
+    /// Reads all rows without keeping them.
+    func digest(of statement: BoundStatement) async throws(TransactionError) -> RowsDigest {
+        guard !statement.hasFewRows, let stream = try await stream(statement, nil) else {
+            return try await read(statement).digest
+        }
+        return try await stream.digestOfRest()
+    }
+
     /// Runs on all shards at once.
     private func run(
         _ sql: SQLStatement, _ statement: BoundStatement, on shards: [ShardID]
@@ -41,15 +66,18 @@ struct SnapshotRun: Sendable {
     private func run(
         _ sql: SQLStatement, _ statement: BoundStatement, on shard: ShardID
     ) async throws(TransactionError) -> SQLResult {
+        try await snapshot.run(client(sql, statement), on: shard)
+    }
+
+    func client(_ sql: SQLStatement, _ statement: BoundStatement) -> ClientStatement {
         let isWhole = sql.text == statement.plan.statement.text
         let textInThePast = isWhole ? statement.plan.asOfSQL : statement.plan.partsAsOfSQL
         // What was made of a statement that needs a text of its own for as-of views must have one, too.
         let isReadableInThePast =
             statement.isReadableInThePast && (statement.plan.asOfSQL == nil || textInThePast != nil)
-        let client = ClientStatement(
+        return ClientStatement(
             sql, searchPath: searchPath, preparation: preparation, isReadableInThePast: isReadableInThePast,
             textInThePast: textInThePast)
-        return try await snapshot.run(client, on: shard)
     }
 }
 
@@ -146,7 +174,7 @@ struct MergedRead: Sendable {
     }
 
     /// One column of all rows as a PostgreSQL array.
-    private static func array(of column: Int, in parts: [SQLResult]) -> String {
+    static func array(of column: Int, in parts: [SQLResult]) -> String {
         var bytes: [UInt8] = [UInt8(ascii: "{")]
         for part in parts {
             part.withRawRows { rows in

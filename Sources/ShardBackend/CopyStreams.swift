@@ -13,7 +13,7 @@ public struct CopyFormat: Hashable, Sendable {
     }
 }
 
-/// Takes the data of one COPY FROM STDIN; see ``ShardConnection/copyIn(_:deadline:)``. For one task at a time.
+/// Takes the data of one COPY FROM STDIN; see ``ShardConnection/copyIn(_:deadline:patience:)``. For one task at a time.
 public struct CopyInSink: Sendable {
     let source: SessionSource
     public let format: CopyFormat
@@ -48,8 +48,8 @@ public struct CopyInSink: Sendable {
     }
 }
 
-/// The data of one COPY TO STDOUT, as it arrives; see ``ShardConnection/copyOut(_:deadline:)``. To be read once, either
-/// chunk by chunk or in batches.
+/// The data of one COPY TO STDOUT, as it arrives; see ``ShardConnection/copyOut(_:deadline:patience:)``. To be read
+/// once, either chunk by chunk or in batches.
 public struct CopyOutStream: AsyncSequence, Sendable {
     public typealias Element = [UInt8]
     public typealias Failure = ShardError

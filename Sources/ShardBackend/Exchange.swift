@@ -33,6 +33,8 @@ final class Exchange: @unchecked Sendable {
 
     let request: Request
     var deadline: ContinuousClock.Instant?
+    /// How long its owner waits for the server each time; its own pauses between two waits don't count.
+    var patience: Duration?
     /// Takes the outcome; nil when nobody waits for it.
     var continuation: UnsafeContinuation<Outcome, Never>?
     /// ``ShardConnection/appliedSettings`` when it was submitted.

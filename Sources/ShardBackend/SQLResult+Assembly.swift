@@ -32,20 +32,7 @@ extension SQLResult {
         }
         let changed = SQLResult(owning: pointer, taggedAs: self)
         defer { withExtendedLifetime(self) {} }
-        for row in 0..<count {
-            for column in columns {
-                guard let value = rawValue(storage.pointer, Int32(row), Int32(column)) else { continue }
-                var bytes = Array(value)
-                change(column, &bytes)
-                let failure = bytes.withUnsafeBytes { bytes -> ShardError? in
-                    do throws(ShardError) { try Self.put(bytes, in: pointer, Int32(row), Int32(column)) } catch {
-                        return error
-                    }
-                    return nil
-                }
-                if let failure { throw failure }
-            }
-        }
+        for row in 0..<count { try Self.replace(columns, in: storage.pointer, pointer, row: Int32(row), change) }
         return changed
     }
 
@@ -53,6 +40,23 @@ extension SQLResult {
     public func hasType(where condition: (UInt32) -> Bool) -> Bool {
         defer { withExtendedLifetime(storage) {} }
         return (0..<Int32(columnCount)).contains { condition(PQftype(storage.pointer, $0)) }
+    }
+
+    /// Puts the changed values of `source` into the same row of `target`.
+    fileprivate static func replace(
+        _ columns: [Int], in source: OpaquePointer, _ target: OpaquePointer, row: Int32,
+        _ change: (_ column: Int, _ bytes: inout [UInt8]) -> Void
+    ) throws(ShardError) {
+        for column in columns {
+            guard let value = rawValue(source, row, Int32(column)) else { continue }
+            var bytes = Array(value)
+            change(column, &bytes)
+            let failure = bytes.withUnsafeBytes { bytes -> ShardError? in
+                do throws(ShardError) { try put(bytes, in: target, row, Int32(column)) } catch { return error }
+                return nil
+            }
+            if let failure { throw failure }
+        }
     }
 
     private static func put(
@@ -65,5 +69,30 @@ extension SQLResult {
         guard PQsetvalue(result, row, column, bytes, value.map { Int32($0.count) } ?? -1) == 1 else {
             throw ShardError(.invalidUse, "out of memory for a result's row \(row)")
         }
+    }
+}
+
+extension SQLRowBatch {
+    /// The same rows with other values in some columns; NULLs stay.
+    public func replacing(
+        _ columns: [Int], _ change: (_ column: Int, _ bytes: inout [UInt8]) -> Void
+    ) throws(ShardError) -> SQLRowBatch {
+        let changed = Storage()
+        defer { withExtendedLifetime(storage) {} }
+        for result in storage.results {
+            guard let copy = PQcopyResult(result, PG_COPYRES_ATTRS | PG_COPYRES_TUPLES) else {
+                throw ShardError(.invalidUse, "out of memory for a row")
+            }
+            changed.results.append(copy)
+            try SQLResult.replace(columns, in: result, copy, row: 0, change)
+        }
+        return SQLRowBatch(storage: changed, ending: ending)
+    }
+
+    /// Whether a column's type is such, by its number on the server.
+    public func hasType(where condition: (UInt32) -> Bool) -> Bool {
+        guard let first = storage.results.first else { return ending?.hasType(where: condition) ?? false }
+        defer { withExtendedLifetime(storage) {} }
+        return (0..<PQnfields(first)).contains { condition(PQftype(first, $0)) }
     }
 }

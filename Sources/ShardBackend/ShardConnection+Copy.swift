@@ -4,11 +4,12 @@ extension ShardConnection {
     /// How many bytes of COPY data go to libpq before the socket must have taken them.
     private static let copyBytesPerFlush = 65536
 
-    /// Runs `COPY … TO STDOUT` and hands out what it sends, one chunk per row; see ``stream(_:after:deadline:)``.
+    /// Runs `COPY … TO STDOUT` and hands out what it sends, one chunk per row; see
+    /// ``stream(_:after:deadline:patience:)``.
     public func copyOut(
-        _ text: String, deadline: ContinuousClock.Instant? = nil
+        _ text: String, deadline: ContinuousClock.Instant? = nil, patience: Duration? = nil
     ) async throws(ShardError) -> CopyOutStream {
-        let (exchange, format) = try await beginCopy(text, PGRES_COPY_OUT, deadline: deadline)
+        let (exchange, format) = try await beginCopy(text, PGRES_COPY_OUT, deadline: deadline, patience: patience)
         return CopyOutStream(source: SessionSource(connection: self, exchange: exchange), format: format)
     }
 
@@ -16,10 +17,15 @@ extension ShardConnection {
     ///
     /// The connection serves nothing else until the copy is finished or dropped; dropping it, ``cancel()``, or
     /// cancelling the task, stops it on the server, and nothing is copied.
+    ///
+    /// - Parameters:
+    ///   - deadline: when the server is told to stop.
+    ///   - patience: how long each wait for the server may take before it is told to stop. The time that passes
+    ///     between two calls of the sink does not count.
     public func copyIn(
-        _ text: String, deadline: ContinuousClock.Instant? = nil
+        _ text: String, deadline: ContinuousClock.Instant? = nil, patience: Duration? = nil
     ) async throws(ShardError) -> CopyInSink {
-        let (exchange, format) = try await beginCopy(text, PGRES_COPY_IN, deadline: deadline)
+        let (exchange, format) = try await beginCopy(text, PGRES_COPY_IN, deadline: deadline, patience: patience)
         return CopyInSink(source: SessionSource(connection: self, exchange: exchange), format: format)
     }
 
@@ -43,10 +49,11 @@ extension ShardConnection {
     }
 
     private func beginCopy(
-        _ text: String, _ direction: ExecStatusType, deadline: ContinuousClock.Instant?
+        _ text: String, _ direction: ExecStatusType, deadline: ContinuousClock.Instant?, patience: Duration?
     ) async throws(ShardError) -> (Exchange, CopyFormat) {
         try SQLStatement.check(text: text)
         let exchange = Exchange(.session, deadline: deadline)
+        exchange.patience = patience
         _ = try await perform(exchange)
         guard let handle, exchange.failure == nil else {
             throw exchange.failure ?? ShardError(.closed, "the connection was closed")

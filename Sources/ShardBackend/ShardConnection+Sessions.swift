@@ -35,6 +35,12 @@ extension ShardConnection {
 
     /// Waits for the socket's next event, unless there is no need to. Returns without cause now and then.
     func waitForSocket(_ exchange: Exchange, unless isReady: () -> Bool = { false }) async {
+        if let patience = exchange.patience, exchange.interruption == nil {
+            let deadline = ContinuousClock.now + patience
+            exchange.deadline = deadline
+            armTimer(at: deadline)
+        }
+        defer { if exchange.patience != nil { exchange.deadline = nil } }
         await withTaskCancellationHandler {
             await withUnsafeContinuation { continuation in
                 // The way here led through the executor's queue, so everything may have changed.

@@ -7,16 +7,22 @@ extension ShardConnection {
     /// read to its end or dropped; dropping it early, ``cancel()``, or cancelling the task, stops the statement on the
     /// server.
     ///
-    /// - Parameter prefix: statements that are run before it in the same pipeline, such as BEGIN; their results are
-    ///   dropped, and their errors are the stream's.
+    /// - Parameters:
+    ///   - prefix: statements that are run before it in the same pipeline, such as BEGIN; their results are dropped,
+    ///     and their errors are the stream's.
+    ///   - deadline: when the server is told to stop, rows taken or not.
+    ///   - patience: how long each wait for the server may take before it is told to stop. The time that the rows
+    ///     taken are in use for does not count.
     /// - Returns: the rows; what may go wrong on the server is thrown when they are read. The
     ///   ``ShardError/statementIndex`` counts the prefix too.
     public func stream(
-        _ statement: SQLStatement, after prefix: [SQLStatement] = [], deadline: ContinuousClock.Instant? = nil
+        _ statement: SQLStatement, after prefix: [SQLStatement] = [], deadline: ContinuousClock.Instant? = nil,
+        patience: Duration? = nil
     ) async throws(ShardError) -> SQLRowStream {
         let statements = prefix + [statement]
         for (index, statement) in statements.enumerated() { try statement.check(index: index) }
         let exchange = Exchange(.stream(statements), deadline: deadline)
+        exchange.patience = patience
         exchange.isFirstWork = transactionStatus == .idle
         _ = try await perform(exchange)
         return SQLRowStream(source: SessionSource(connection: self, exchange: exchange))

@@ -100,7 +100,8 @@ extension StatementKind {
                 options: CursorOptions(rawValue: cursor.options & 0x3F))
         case PG_QUERY__NODE__NODE_FETCH_STMT:
             let fetch = node.pointee.fetch_stmt.pointee
-            return .fetch(cursor: String(cString: fetch.portalname), isMove: fetch.ismove != 0)
+            return .fetch(
+                cursor: String(cString: fetch.portalname), FetchAmount(fetch), isMove: fetch.ismove != 0)
         case PG_QUERY__NODE__NODE_CLOSE_PORTAL_STMT:
             return .closeCursor(name: optionalName(node.pointee.close_portal_stmt.pointee.portalname))
         case PG_QUERY__NODE__NODE_EXPLAIN_STMT:
@@ -159,6 +160,19 @@ func optionTexts(_ count: Int, _ list: UnsafeMutablePointer<Node?>?) -> [String:
         texts[key.lowercased()] = option.pointee.arg.map(literal) ?? "true"
     }
     return texts
+}
+
+extension FetchAmount {
+    init(_ fetch: PgQuery__FetchStmt) {
+        let isForward = fetch.direction == PG_QUERY__FETCH_DIRECTION__FETCH_FORWARD
+        if isForward, fetch.how_many == .max {
+            self = .all
+        } else if isForward, fetch.how_many > 0 {
+            self = .rows(Int(fetch.how_many))
+        } else {
+            self = .other
+        }
+    }
 }
 
 extension TransactionCommand {

@@ -168,7 +168,7 @@ public struct RewrittenSQL: Hashable, Sendable {
 }
 
 /// A string constant as SQL.
-func quotedLiteral(_ text: String) -> String {
+public func quotedLiteral(_ text: String) -> String {
     let quoted = text.split(separator: "'", omittingEmptySubsequences: false).joined(separator: "''")
     guard text.utf8.contains(UInt8(ascii: "\\")) else { return "'\(quoted)'" }
     // Means the same whatever standard_conforming_strings says.

@@ -84,6 +84,13 @@ public struct Statement: Hashable, Sendable {
     public let range: Range<Int>
     /// What it does.
     public let kind: StatementKind
+
+    /// A part of the statement, by its bytes in the whole text.
+    public func part(_ part: Range<Int>) -> String {
+        let bytes = text.utf8
+        let start = bytes.index(bytes.startIndex, offsetBy: part.lowerBound - range.lowerBound)
+        return String(text[start..<bytes.index(start, offsetBy: part.count)])
+    }
 }
 
 extension String {

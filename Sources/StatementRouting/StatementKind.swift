@@ -19,7 +19,7 @@ public enum StatementKind: Hashable, Sendable {
     /// DECLARE CURSOR; the query's bytes in the whole text.
     case declareCursor(name: String, query: Range<Int>, options: CursorOptions)
     /// FETCH or MOVE.
-    case fetch(cursor: String, isMove: Bool)
+    case fetch(cursor: String, FetchAmount, isMove: Bool)
     /// CLOSE; nil for ALL.
     case closeCursor(name: String?)
     case copy(CopyCommand)
@@ -99,6 +99,16 @@ public enum SettingCommand: Hashable, Sendable {
     case show(name: String)
     /// DISCARD with the lower-case target.
     case discard(String)
+}
+
+/// How far FETCH or MOVE goes.
+public enum FetchAmount: Hashable, Sendable {
+    /// So many rows ahead, at least one.
+    case rows(Int)
+    /// All that are ahead.
+    case all
+    /// Backwards, to a row by its number, or to the one where it is.
+    case other
 }
 
 /// How a cursor was declared.

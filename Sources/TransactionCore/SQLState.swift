@@ -23,6 +23,8 @@ extension SQLState {
     public static let protocolViolation = SQLState(rawValue: "08P01")
     /// Bytes that are no text in the encoding they should have.
     public static let characterNotInRepertoire = SQLState(rawValue: "22021")
+    /// The data of a COPY is not in the format that it should have.
+    public static let badCopyFileFormat = SQLState(rawValue: "22P04")
     /// A value is out of its range, a timestamp from the far future among them.
     public static let invalidParameterValue = SQLState(rawValue: "22023")
     /// That can't be done within a transaction.
@@ -55,6 +57,8 @@ extension SQLState {
     public static let undefinedColumn = SQLState(rawValue: "42703")
     /// A portal or cursor of that name is there already.
     public static let duplicateCursor = SQLState(rawValue: "42P03")
+    /// The object is of a kind that this can't be done with.
+    public static let wrongObjectType = SQLState(rawValue: "42809")
     /// A prepared statement of that name is there already.
     public static let duplicatePreparedStatement = SQLState(rawValue: "42P05")
     /// A schema is there already.

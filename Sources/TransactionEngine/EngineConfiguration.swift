@@ -26,6 +26,9 @@ public struct EngineConfiguration: Sendable {
     public var busyRequestsMax = 16
     /// How many connections per shard serve reads at a timestamp.
     public var readersMax = 16
+    /// How many connections per shard serve reads whose rows are handed on as they arrive: large results, cursors and
+    /// COPY. Each is taken until its client has read all, so they are not those of the short reads.
+    public var streamsMax = 16
     /// How long a transaction may wait to be admitted, or a read for a connection.
     public var admissionTimeout: Duration = .seconds(10)
     /// How long one round trip to a shard may take before it is cancelled.

@@ -38,7 +38,7 @@ public actor ReadWriteTransaction {
 
     /// The later a transaction begins, the larger.
     nonisolated let number: UInt64
-    private let engine: TransactionEngine
+    let engine: TransactionEngine
     private let preparation: SessionPreparation?
     private var phase = Phase.open
     private var sessions: [Session] = []
@@ -184,28 +184,57 @@ public actor ReadWriteTransaction {
     private func run(
         _ statements: [SQLStatement], on shard: ShardID, isWrite: Bool
     ) async throws(TransactionError) -> [SQLResult] {
+        let engine = engine
+        return try await perform(on: shard, isWrite: isWrite) { session, prologue throws(TransactionError) in
+            guard !prologue.isEmpty else { return try await engine.run(statements, on: session) }
+            return Array(try await engine.run(prologue + statements, on: session).dropFirst(prologue.count))
+        }
+    }
+
+    /// Runs `body` as a statement of the transaction, with the session on `shard` and what must be sent there first.
+    func perform<Value: Sendable>(
+        on shard: ShardID, isWrite: Bool,
+        _ body: (Session, _ prologue: [SQLStatement]) async throws(TransactionError) -> Value
+    ) async throws(TransactionError) -> Value {
+        try statementBegins()
+        do throws(TransactionError) {
+            let value: Value
+            if let index = sessions.firstIndex(where: { $0.shard == shard }) {
+                sessions[index].isWritten = sessions[index].isWritten || isWrite
+                value = try await body(sessions[index], [])
+            } else {
+                let session = try await open(on: shard, isWrite: isWrite)
+                value = try await body(session, [Self.begin] + savepoints.map { SQLStatement("SAVEPOINT \($0)") })
+            }
+            statementsUnderWay -= 1
+            return value
+        } catch {
+            throw statementFailed(error)
+        }
+    }
+
+    /// A statement is under way from here on, until it has ended or failed.
+    func statementBegins() throws(TransactionError) {
         switch phase {
         case .ended: throw Self.ended
         case .failed(let error):
             throw TransactionError(
                 .inFailedTransaction, "the transaction is aborted, commands are ignored until it is rolled back",
                 detail: "a statement had failed: \(error.message)")
-        case .open: break
+        case .open: statementsUnderWay += 1
         }
-        statementsUnderWay += 1
-        defer { statementsUnderWay -= 1 }
-        do throws(TransactionError) {
-            if let index = sessions.firstIndex(where: { $0.shard == shard }) {
-                sessions[index].isWritten = sessions[index].isWritten || isWrite
-                return try await engine.run(statements, on: sessions[index])
-            }
-            return try await begin(on: shard, isWrite: isWrite, running: statements)
-        } catch {
-            let reason = error.sqlState == .queryCanceled ? calledOff ?? error : error
-            calledOff = nil
-            if case .open = phase { phase = .failed(reason) }
-            throw reason
-        }
+    }
+
+    func statementEnded() { statementsUnderWay -= 1 }
+
+    /// Returns the reason why the statement failed.
+    @discardableResult
+    func statementFailed(_ error: TransactionError) -> TransactionError {
+        statementsUnderWay -= 1
+        let reason = error.sqlState == .queryCanceled ? calledOff ?? error : error
+        calledOff = nil
+        if case .open = phase { phase = .failed(reason) }
+        return reason
     }
 
     /// Ends the waits of the transaction's statements; they fail with `reason`.
@@ -216,9 +245,7 @@ public actor ReadWriteTransaction {
     }
 
     /// Opens the session on `shard`; BEGIN goes in one round trip with the first statements.
-    private func begin(
-        on shard: ShardID, isWrite: Bool, running statements: [SQLStatement]
-    ) async throws(TransactionError) -> [SQLResult] {
+    private func open(on shard: ShardID, isWrite: Bool) async throws(TransactionError) -> Session {
         guard connecting.insert(shard).inserted else {
             throw TransactionError(
                 .objectNotInPrerequisiteState, "two statements of one transaction at the same time on shard \(shard)",
@@ -234,9 +261,7 @@ public actor ReadWriteTransaction {
         sessions.append(session)
         await engine.sessionOpened(session, by: self)
         try await engine.prepare(session.connection, by: preparation, for: shard)
-        let prologue = [Self.begin] + savepoints.map { SQLStatement("SAVEPOINT \($0)") }
-        let results = try await engine.run(prologue + statements, on: session)
-        return Array(results.dropFirst(prologue.count))
+        return session
     }
 
     /// The session's defaults say the rest: ``Statement/writeByDefault``.

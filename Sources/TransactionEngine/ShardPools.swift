@@ -9,12 +9,15 @@ struct ShardPools: Sendable {
     let writers: ConnectionPool
     /// For reads at a timestamp; their sessions see the as-of views.
     let readers: ConnectionPool
+    /// For reads whose rows are handed on as they arrive: a client that reads slowly keeps one.
+    let streams: ConnectionPool
     /// For recovery and upkeep, which must go on when the others are exhausted.
     let control: ConnectionPool
 
     func close() async {
         await writers.close()
         await readers.close()
+        await streams.close()
         await control.close()
     }
 }

@@ -45,6 +45,32 @@ extension TransactionEngine {
         }
     }
 
+    /// The same of rows that are handed on as they arrive.
+    nonisolated func translation(from shard: ShardID) -> ShardStream<SQLRowStream>.Translation {
+        { batch throws(TransactionError) in
+            guard shard != self.shards[0], batch.hasType(where: Self.needsLook) else { return batch }
+            return try await self.translated(batch, from: shard)
+        }
+    }
+
+    private func translated(_ batch: SQLRowBatch, from shard: ShardID) async throws(TransactionError) -> SQLRowBatch {
+        let fields = batch.fields
+        let numbers = try await numbers(of: shard, knowing: fields.map(\.typeOID))
+        guard !numbers.isSame else { return batch }
+        let described = fields.map { $0.ofType(numbers.translated($0.typeOID, .toCluster)) }
+        let columns = fields.indices.filter {
+            fields[$0].isBinary && numbers.holdsNumbers(fields[$0].typeOID, .toCluster)
+        }
+        guard !columns.isEmpty, !batch.isEmpty else { return batch.described(as: described) }
+        do throws(ShardError) {
+            return try batch.replacing(columns) { column, bytes in
+                numbers.translate(&bytes, of: fields[column].typeOID, .toCluster)
+            }.described(as: described)
+        } catch {
+            throw TransactionError(error, shard: shard)
+        }
+    }
+
     func translated(_ results: [SQLResult], from shard: ShardID) async throws(TransactionError) -> [SQLResult] {
         guard shard != shards[0] else { return results }
         var translated: [SQLResult] = []

@@ -141,7 +141,7 @@ extension TransactionEngine {
         }
     }
 
-    private static func notReadableInThePast(_ shard: ShardID) -> TransactionError {
+    static func notReadableInThePast(_ shard: ShardID) -> TransactionError {
         TransactionError(
             .serializationFailure, "the tables changed while a view or function of yours was reading them",
             detail: "what it reads can't be read at a timestamp", hint: "run the transaction again", shard: shard)

@@ -150,10 +150,14 @@ extension EngineConfiguration {
             ) { connection throws(ShardError) in
                 _ = try await connection.run([open, Statement.flushCommits, Statement.writeByDefault])
             }
-            let readers = ConnectionPool(
-                settings: settings, bound: readersMax, on: loop, label: "\(shard) readers", logger: logger
-            ) { connection throws(ShardError) in _ = try await connection.run([open, Statement.readByDefault]) }
-            pools[shard] = ShardPools(writers: writers, readers: readers, control: control[shard]!)
+            func readers(_ bound: Int, _ label: String) -> ConnectionPool {
+                ConnectionPool(
+                    settings: settings, bound: bound, on: loop, label: "\(shard) \(label)", logger: logger
+                ) { connection throws(ShardError) in _ = try await connection.run([open, Statement.readByDefault]) }
+            }
+            pools[shard] = ShardPools(
+                writers: writers, readers: readers(readersMax, "readers"), streams: readers(streamsMax, "streams"),
+                control: control[shard]!)
         }
         return pools
     }

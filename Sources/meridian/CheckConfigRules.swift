@@ -152,7 +152,8 @@ struct ConfigurationRules {
 
     /// The pool against every limit that a new connection meets.
     private func connections(_ shard: String, _ facts: ShardFacts) -> Finding? {
-        let wanted = configuration.engine.writersMax + configuration.engine.readersMax
+        let engine = configuration.engine
+        let wanted = engine.writersMax + engine.readersMax + engine.streamsMax
         let server = facts.number("max_connections") - facts.number("superuser_reserved_connections")
         let limits = [
             ("max_connections less the reserved ones", server),
@@ -165,7 +166,7 @@ struct ConfigurationRules {
         }
         return Finding(
             .warning, shard, "\(what) is \(limit), below the \(wanted) connections of the pool",
-            hint: "lower pool.writers and pool.readers, or raise the limit (max_connections needs a restart)"
+            hint: "lower pool.writers, pool.readers or pool.streams, or raise the limit (max_connections: restart)"
         )
     }
 

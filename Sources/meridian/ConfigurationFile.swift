@@ -56,9 +56,10 @@ extension ClusterConfiguration {
         let gatewayKeys = ["listen", "database", "clients", "rules", "users", "tls_certificate", "tls_key"]
         gateway = try section.section("gateway", keys: gatewayKeys).map(Self.gateway) ?? gateway
         clock = try section.section("clock", keys: ["source", "uncertainty"]).map(Self.clock) ?? clock
-        if let pool = try section.section("pool", keys: ["writers", "readers", "wait"]) {
+        if let pool = try section.section("pool", keys: ["writers", "readers", "streams", "wait"]) {
             engine.writersMax = try pool.number("writers", in: 1...10_000) ?? engine.writersMax
             engine.readersMax = try pool.number("readers", in: 1...10_000) ?? engine.readersMax
+            engine.streamsMax = try pool.number("streams", in: 1...10_000) ?? engine.streamsMax
             engine.admissionTimeout = try pool.duration("wait", in: .zero ... .seconds(3600)) ?? engine.admissionTimeout
         }
         if let timeouts = try section.section("timeouts", keys: ["statement", "outcome", "safe_time"]) {

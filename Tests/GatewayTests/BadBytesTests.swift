@@ -1,6 +1,7 @@
 import Foundation
 import NIOCore
 import PostgresWire
+import TestSupport
 import Testing
 
 /// What is not the protocol ends that connection and no other.

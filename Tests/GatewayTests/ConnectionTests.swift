@@ -1,6 +1,7 @@
 import Foundation
 import Gateway
 import PostgresWire
+import TestSupport
 import Testing
 
 /// Cancel requests, limits, and how connections end.

@@ -1,6 +1,7 @@
 import ClientAuthentication
 import Foundation
 import PostgresWire
+import TestSupport
 import Testing
 
 @testable import Gateway

@@ -1,5 +1,6 @@
 import NIOCore
 import PostgresWire
+import TestSupport
 import Testing
 
 @testable import Gateway

@@ -1,6 +1,7 @@
 import CLinux
 import Foundation
 import Gateway
+import TestSupport
 import Testing
 
 @Suite struct IdleTests {

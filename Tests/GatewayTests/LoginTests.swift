@@ -1,5 +1,6 @@
 import ClientAuthentication
 import PostgresWire
+import TestSupport
 import Testing
 
 @testable import Gateway

@@ -87,8 +87,14 @@ import Testing
         guard case .declareCursor("c", let query, let options) = try kind(declare) else { throw Mismatch() }
         #expect(text(query, of: declare) == "SELECT 1 FOR UPDATE")
         #expect(options == [.binary, .noScroll, .hold])
-        #expect(try kind("FETCH 10 FROM c") == .fetch(cursor: "c", isMove: false))
-        #expect(try kind("MOVE ALL IN c") == .fetch(cursor: "c", isMove: true))
+        #expect(try kind("FETCH 10 FROM c") == .fetch(cursor: "c", .rows(10), isMove: false))
+        #expect(try kind("FETCH c") == .fetch(cursor: "c", .rows(1), isMove: false))
+        #expect(try kind("MOVE ALL IN c") == .fetch(cursor: "c", .all, isMove: true))
+        for backwards in [
+            "FETCH PRIOR c", "FETCH -1 FROM c", "FETCH ABSOLUTE 3 c", "FETCH 0 c", "FETCH BACKWARD ALL c",
+        ] {
+            #expect(try kind(backwards) == .fetch(cursor: "c", .other, isMove: false))
+        }
         #expect(try kind("CLOSE ALL") == .closeCursor(name: nil))
         #expect(try kind("CLOSE c") == .closeCursor(name: "c"))
     }
