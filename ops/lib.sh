@@ -54,3 +54,9 @@ meridian_require_everything() {
     meridian_require_swift
     meridian_require_packages libpg-query-dev libpq-dev libprotobuf-c-dev openssl pkg-config postgresql
 }
+
+# The clients and drivers that tests run against a node.
+meridian_require_test_clients() {
+    meridian_require_packages default-jdk-headless libpostgresql-jdbc-java python3-asyncpg python3-psycopg \
+        python3-psycopg2 python3-sqlalchemy
+}

@@ -20,7 +20,7 @@ public struct Catalog: Sendable {
         self.version = version
         self.tables = Dictionary(tables.map { ($0.name, $0) }, uniquingKeysWith: { $1 })
         self.views = views
-        self.functions = FunctionTrait.builtIn.merging(functions) { $1 }
+        self.functions = FunctionTrait.builtIn.merging(functions) { $1 }.merging(FunctionTrait.harmless) { $1 }
         self.buckets = buckets
     }
 
@@ -76,6 +76,10 @@ public enum FunctionTrait: Hashable, Sendable {
     case setReturning
     /// May read tables, write them, or do anything else.
     case unknown
+
+    /// Functions that do nothing through Meridian, whatever they do elsewhere: a session that can't have advisory locks
+    /// has none to give up. Pools call this one for every connection that comes back.
+    static let harmless: [String: FunctionTrait] = ["pg_advisory_unlock_all": .volatile]
 
     /// The functions of PostgreSQL that statements call most. Whoever loads a catalog adds the rest from `pg_proc`.
     public static let builtIn: [String: FunctionTrait] = {

@@ -81,6 +81,14 @@ struct BoundStatement: Sendable {
     /// What it reads can be read at a timestamp: nothing hides in views and functions, which are bound to the tables.
     var isReadableInThePast: Bool { plan.views.isEmpty && !plan.functions.contains { $0.trait == .unknown } }
 
+    /// It reads nothing that a timestamp would matter to: the system's catalogs at most, which are the same on every
+    /// shard, and as of now also on PostgreSQL.
+    var readsNoTable: Bool { plan.tables.isEmpty && plan.views.isEmpty }
+
+    /// Of what reads no table: a function may make any number of rows. The system's catalogs are read whole, since they
+    /// are not what they were at a timestamp.
+    var mayHaveManyRows: Bool { !plan.functions.isEmpty && plan.otherRelations.isEmpty }
+
     /// So few rows that they may be waited for: those that are named by their keys.
     var hasFewRows: Bool {
         if let rows = plan.locks.rows { return rows.count <= 1_000 }

@@ -71,7 +71,7 @@ actor ClientTransaction {
     func changeSettings(_ settings: SessionSettings, _ name: String, _ value: String) async throws(TransactionError) {
         self.settings = settings
         guard let writer else { return }
-        await writer.setAppliedSettings(settings.fingerprint)
+        await writer.setAppliedSettings(fingerprint())
         let statement = SQLStatement("SELECT set_config($1, $2, true)", [.text(name), .text(value)])
         for shard in await writer.shards { _ = try await writer.lockingRead([statement], on: shard) }
     }
@@ -87,7 +87,7 @@ actor ClientTransaction {
             if statement.plan.isWrite {
                 try checkMayWrite(statement.plan.statement.text.prefix { $0.isLetter }.uppercased())
             }
-            let writer = try await lockingTransaction()
+            let writer = try await lockingTransaction(for: statement)
             note(statement.catalog, statement.tables)
             let run = LockingRun(writer, engine)
             if statement.plan.isWrite { return try await run.write(statement) }
@@ -95,6 +95,12 @@ actor ClientTransaction {
                 return StatementResult(stream, fields: stream.fields)
             }
             return try await run.read(statement, modes.isBlock)
+        }
+        if writer == nil, statement.readsNoTable, delivery == .whole || !statement.mayHaveManyRows {
+            return StatementResult([
+                try await engine.evaluate(
+                    ClientStatement(statement.sql, searchPath: settings.searchPath, preparation: preparation))
+            ])
         }
         note(statement.catalog, statement.tables)
         // A transaction's own session can't be kept waiting while it does something else.
@@ -107,6 +113,7 @@ actor ClientTransaction {
             result = try await LockingRun(writer, engine).read(statement, true)
         } else {
             result = try await snapshotRun().read(statement)
+            guard await catalogs.stillPlaces(statement.tables, as: statement.catalog) else { throw Self.movedRows }
         }
         if isRemembered(statement) {
             reads.append(RecordedRead(statement: statement, extent: .all(result.digest)))
@@ -130,7 +137,10 @@ actor ClientTransaction {
         _ statement: BoundStatement, completion: ResultStream.Completion?
     ) async throws(TransactionError) -> ResultStream? {
         if let writer { return try await LockingRun(writer, engine).stream(statement, true, completion) }
-        return try await snapshotRun().stream(statement, completion)
+        let stream = try await snapshotRun().stream(statement, completion)
+        // The shards' snapshots have been taken by now.
+        guard await catalogs.stillPlaces(statement.tables, as: statement.catalog) else { throw Self.movedRows }
+        return stream
     }
 
     /// Remembers a read of which the client is told in portions, or in a form that has no digest.
@@ -153,11 +163,18 @@ actor ClientTransaction {
     }
 
     /// The transaction under locks, what was read before it locked and found unchanged.
-    func lockingTransaction() async throws(TransactionError) -> ReadWriteTransaction {
+    ///
+    /// What `statement` is about to change is locked before that, as strongly as the change needs it: a lock that is
+    /// shared first and then made stronger makes two that change what they have read wait for each other, and where
+    /// many do, the oldest for ever new ones.
+    func lockingTransaction(
+        for statement: BoundStatement? = nil
+    ) async throws(TransactionError) -> ReadWriteTransaction {
         if let writer { return writer }
         let writer = try await engine.begin(preparing: preparation)
         self.writer = writer
         for savepoint in savepoints { try await writer.savepoint(savepoint.name) }
+        if let statement, !reads.isEmpty { try await LockingRun(writer, engine).lock(for: statement) }
         try await validate(reads[...])
         return writer
     }
@@ -198,6 +215,10 @@ actor ClientTransaction {
         detail: "rows that the transaction had read were changed before it locked them",
         hint: "the transaction might succeed if retried")
 
+    private static let movedRows = TransactionError(
+        .serializationFailure, "rows were moved to other shards while a statement was reading them",
+        hint: "the transaction might succeed if retried")
+
     func note(_ catalog: Catalog, _ tables: Set<TableName>) {
         guard !tables.isEmpty, catalog.version != .max else { return }
         if plannedBy.last?.catalog.version == catalog.version {
@@ -230,7 +251,12 @@ actor ClientTransaction {
         let result = try await writer.lockingRead([SchemaCatalog.query], on: shard)
         let catalog = try catalogs.catalog(from: result[0], version: .max)
         ownCatalog = catalog
+        await writer.setAppliedSettings(fingerprint())
         return catalog
+    }
+
+    private func fingerprint() -> UInt64 {
+        ownCatalog == nil ? applied.fingerprint(of: settings) : applied.fingerprintOfOwnSchema()
     }
 
     /// A function may read tables of which its shard has only a part.

@@ -15,19 +15,30 @@ struct Portal: Sendable {
     var reader: ResultReader?
     /// All has been read.
     var isDone = false
+    /// The types of the columns as the client was told them before the statement was bound; nil when it was not.
+    var expectedTypes: [UInt32]?
+
+    /// Refuses a result whose columns are others than the client was told, as PostgreSQL does: it would misread them.
+    func check(_ result: StatementResult?) throws(TransactionError) {
+        guard let expectedTypes, let result, result.fields.map(\.typeOID) != expectedTypes else { return }
+        var error = TransactionError(.featureNotSupported, "cached plan must not change result type")
+        // Drivers know the error by this, and prepare the statement anew.
+        error.reportFields[ErrorFields.Code.routine.rawValue] = "RevalidateCachedQuery"
+        throw error
+    }
 }
 
 /// The extended query protocol.
 extension Conversation {
     func parse(_ parse: FrontendMessage.Parse) async throws {
-        if parse.statement.isEmpty { statements[""] = nil }
+        if parse.statement.isEmpty {
+            statements[""] = nil
+        } else if statements[parse.statement] != nil {
+            throw Self.duplicateStatement(parse.statement)
+        }
         let planned = try await node.plan(parse.query, variables.settings.searchPath, transaction)
         guard planned.count <= 1 else {
             throw TransactionError(.syntaxError, "cannot insert multiple commands into a prepared statement")
-        }
-        if statements[parse.statement] != nil {
-            throw TransactionError(
-                .duplicatePreparedStatement, "prepared statement \"\(parse.statement)\" already exists")
         }
         statements[parse.statement] = PreparedStatement(
             text: parse.query, parameterTypes: parse.parameterTypes)
@@ -56,7 +67,7 @@ extension Conversation {
         }
         portals[bind.portal] = Portal(
             planned: planned, parameters: parameters, parameterTypes: prepared.parameterTypes,
-            formats: bind.resultFormats)
+            formats: bind.resultFormats, expectedTypes: prepared.resultTypes)
         writer.bindComplete()
     }
 
@@ -75,6 +86,11 @@ extension Conversation {
             }
             let description = try await description(of: planned, types: prepared.parameterTypes)
             writer.parameterDescription(description?.parameterTypes ?? [])
+            statements[name]?.resultTypes = description?.fields.map(\.typeOID)
+            // Binary values of users' types have their numbers in them, which are told apart by the parameters' types.
+            if let types = description?.parameterTypes, types.contains(where: { $0 >= 16_384 }) {
+                statements[name]?.parameterTypes = types
+            }
             describeRows(description.map(\.fields).map(Self.descriptions) ?? ownColumns(of: planned), [])
         case .portal(let name):
             guard let portal = portals[name] else { throw Self.noPortal(name) }
@@ -91,23 +107,23 @@ extension Conversation {
     }
 
     /// What the statement takes and returns, as a shard says; nil for what no shard is asked.
-    private func description(
+    func description(
         of planned: PlannedStatement, types: [UInt32]
-    ) async throws(TransactionError) -> StatementDescription? {
+    ) async throws -> StatementDescription? {
         switch planned.statement.kind {
         case .fetch(let name, _, isMove: false):
             guard let query = cursors[name]?.query else { return nil }
             return try await description(
                 of: PlannedStatement(statement: query.plan.statement, plan: query.plan, catalog: query.catalog),
                 types: query.parameterTypes)
-        case .query, .insert, .update, .delete, .merge:
-            let (applied, settings) = (node.applied, variables.settings)
-            let statement = SQLStatement(planned.statement.text, parameterTypes: types)
-            if let description = try await transaction?.describe(statement) { return description }
-            return try await node.engine.describe(
-                ClientStatement(
-                    statement, searchPath: settings.searchPath,
-                    preparation: { applied.statements(bringing: $0, to: settings) }))
+        case .query, .insert, .update, .delete, .merge, .explain:
+            let sql = SQLStatement(planned.plan.session.sql ?? planned.statement.text, parameterTypes: types)
+            if let own = try await transaction?.describe(sql) { return own }
+            return try await node.engine.describe(clientStatement(sql))
+        case .execute(let name, _):
+            let (inner, types) = try await executed(name)
+            guard let inner else { return nil }
+            return try await description(of: inner, types: types).map { StatementDescription(fields: $0.fields) }
         default: return nil
         }
     }
@@ -116,7 +132,6 @@ extension Conversation {
     private func ownColumns(of planned: PlannedStatement) -> [FieldDescription] {
         switch planned.statement.kind {
         case .setting(.show(let name)) where name != "all": [FieldDescription(name: name.lowercased(), type: 25)]
-        case .explain: [FieldDescription(name: "QUERY PLAN", type: 25)]
         default: []
         }
     }
@@ -127,11 +142,13 @@ extension Conversation {
         // With the Sync already here, nothing follows in the same transaction.
         let isLone = isSyncNext
         if portal.reader == nil {
+            activity.began(planned.statement.text)
             describesAnswers = false
             defer { describesAnswers = true }
             let result = try await run(
                 planned, portal.parameters, types: portal.parameterTypes, format: portal.formats.shardFormat,
                 isBlock: !isLone, delivery: execute.rowsMax > 0 ? .inPortions : .streamed)
+            try portal.check(result)
             if isLone, result?.rest == nil { try await endImplicitTransaction() }
             portal.reader = ResultReader(result ?? StatementResult([], fields: [], tag: ""))
             portals[execute.portal] = portal

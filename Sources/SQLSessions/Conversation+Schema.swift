@@ -104,13 +104,15 @@ extension Conversation {
     }
 
     /// Refuses a schema that the shards could not keep.
-    private func check(_ catalog: Catalog) throws(TransactionError) {
-        for (name, table) in catalog.tables {
-            guard let flaw = table.flaw else { continue }
-            throw TransactionError(
-                .featureNotSupported, "table \(name) can't be sharded like this", detail: flaw,
-                hint: "put the shard key into the constraint, or make the table single or reference")
-        }
+    func check(_ catalog: Catalog) throws(TransactionError) {
+        for table in catalog.tables.values { try check(table) }
+    }
+
+    func check(_ table: TableDefinition) throws(TransactionError) {
+        guard let flaw = table.flaw else { return }
+        throw TransactionError(
+            .featureNotSupported, "table \(table.name) can't be sharded like this", detail: flaw,
+            hint: "put the shard key into the constraint, or make the table single or reference")
     }
 
     /// As PostgreSQL tells that it is done.

@@ -36,16 +36,23 @@ extension Conversation {
             writer.commandComplete("RESET")
         case .show(let name): try await show(name)
         case .discard(let target):
-            if target == "all" {
-                variables = node.defaultVariables(startup)
-                statements = [:]
-                portals = [:]
-            }
+            if target == "all" { try discardAll() }
             writer.commandComplete("DISCARD \(target.uppercased())")
         }
     }
 
-    private func set(_ name: String, to value: String, isLocal: Bool) async throws(TransactionError) {
+    private static func isOn(_ value: String) -> Bool { ["on", "true", "yes", "1"].contains(value.lowercased()) }
+
+    private func discardAll() throws(TransactionError) {
+        guard !block.isOpen else {
+            throw TransactionError(.activeTransaction, "DISCARD ALL cannot run inside a transaction block")
+        }
+        variables = node.defaultVariables(startup)
+        statements = [:]
+        portals = [:]
+    }
+
+    func set(_ name: String, to value: String, isLocal: Bool) async throws(TransactionError) {
         if isLocal { block.rememberLocal(variables) }
         switch name {
         case "meridian.read_staleness":
@@ -61,10 +68,20 @@ extension Conversation {
                     .featureNotSupported, "client_encoding \(value) is not supported", hint: "use UTF8")
             }
         case "default_transaction_read_only":
-            variables.isReadOnlyByDefault = ["on", "true", "yes", "1"].contains(value.lowercased())
+            variables.isReadOnlyByDefault = Self.isOn(value)
+        case "default_transaction_deferrable": variables.isDeferrableByDefault = Self.isOn(value)
+        case "transaction_deferrable": block.isDeferrable = Self.isOn(value)
+        case "role" where value != "none", "session_authorization" where value != "default":
+            throw TransactionError(
+                .featureNotSupported, "SET \(name == "role" ? "ROLE" : "SESSION AUTHORIZATION") is not supported",
+                detail: "clients share the shards' role", hint: "log in as the user whose rights are wanted")
         case _ where SessionSettings.reserved.contains(name): break
         default:
+            guard !name.hasPrefix("meridian.") else {
+                throw TransactionError(.undefinedObject, "unrecognized configuration parameter \"\(name)\"")
+            }
             let shown = try await check(name, value)
+            guard !SessionVariables.limitNames.contains(name) else { return variables.limits[name] = shown }
             variables.settings[name] = shown
             report(name, shown)
             try await transaction?.changeSettings(variables.settings, name, shown)
@@ -85,8 +102,9 @@ extension Conversation {
         case "meridian.read_staleness": variables.readStaleness = "strong"
         case "meridian.read_timestamp": variables.readTimestamp = nil
         default:
-            let initial = node.defaultVariables(startup).settings[name]
-            variables.settings[name] = initial
+            let initial = node.defaultVariables(startup)
+            variables.limits[name] = initial.limits[name]
+            variables.settings[name] = initial.settings[name]
             guard Self.reported[name] != nil else { return }
             report(name, try await current(name))
         }
@@ -117,6 +135,9 @@ extension Conversation {
         case "transaction_isolation", "default_transaction_isolation": return "serializable"
         case "transaction_read_only": return block.isReadOnly ?? variables.isReadOnlyByDefault ? "on" : "off"
         case "default_transaction_read_only": return variables.isReadOnlyByDefault ? "on" : "off"
+        case "transaction_deferrable": return block.isDeferrable ?? variables.isDeferrableByDefault ? "on" : "off"
+        case "default_transaction_deferrable": return variables.isDeferrableByDefault ? "on" : "off"
+        case let name where variables.limits[name] != nil: return variables.limits[name]!
         case "application_name": return variables.applicationName
         case "client_encoding": return "UTF8"
         default:

@@ -19,6 +19,8 @@ extension Conversation {
         _ planned: PlannedStatement, _ parameters: [SQLParameter] = [], types: [UInt32] = [],
         format: SQLStatement.Format = .text, isBlock: Bool, delivery: ResultDelivery = .whole
     ) async throws -> StatementResult? {
+        let timer = startStatementTimer()
+        defer { timer?.cancel() }
         let kind = planned.statement.kind
         if block.hasFailed {
             switch kind {
@@ -31,6 +33,8 @@ extension Conversation {
             }
         }
         switch kind {
+        case .query where !planned.plan.session.isEmpty:
+            return try await runSessionQuery(planned, parameters, types, format, isBlock: isBlock)
         case .query, .insert, .update, .delete, .merge:
             let statement = BoundStatement(
                 plan: planned.plan, catalog: planned.catalog, parameters: parameters, parameterTypes: types,
@@ -48,15 +52,16 @@ extension Conversation {
             }
             try await runOnEveryShard(planned, relations, isBlock: isBlock, tag: "LOCK TABLE")
         case .maintenance(let command, _): try await runMaintenance(planned, command)
-        case .explain(let options, let range): return try await explain(planned, parameters, types, options, range)
-        case .deallocate(let name):
-            if let name {
-                guard statements.removeValue(forKey: name) != nil else { throw Self.noStatement(name) }
-            } else {
-                statements = statements.filter { $0.key.isEmpty }
-            }
-            writer.commandComplete("DEALLOCATE")
+        case .explain(let options, let range):
+            return try await explain(
+                Explanation(planned, options, range), parameters, types, format, isBlock: isBlock)
+        case .prepare(let name, let types, let range): try await prepare(name, types, range, of: planned)
+        case .execute(let name, let arguments):
+            return try await execute(name, arguments, format, isBlock: isBlock, delivery)
+        case .deallocate(let name): try deallocate(name)
         case .setConstraints: writer.commandComplete("SET CONSTRAINTS")
+        // Nothing is listened to.
+        case .unlisten: writer.commandComplete("UNLISTEN")
         case .copy(let command): return try await runCopy(planned, command, isBlock: isBlock)
         case .declareCursor(let name, let range, let options):
             try await declareCursor(
@@ -64,7 +69,7 @@ extension Conversation {
         case .fetch(let name, let amount, let isMove):
             return try await fetch(name, amount, isMove: isMove, format)
         case .closeCursor(let name): try await closeCursor(name)
-        case .prepare, .execute, .notification, .temporary, .call, .doBlock, .unsupported:
+        case .notification, .temporary, .call, .doBlock, .unsupported:
             throw Self.unsupported(kind)
         }
         return nil
@@ -73,8 +78,7 @@ extension Conversation {
     private static func unsupported(_ kind: StatementKind) -> TransactionError {
         let (what, hint): (String, String) =
             switch kind {
-            case .prepare, .execute: ("PREPARE and EXECUTE as statements", "prepare by your driver's protocol")
-            case .notification: ("LISTEN, NOTIFY and UNLISTEN", "connect to a shard for notifications")
+            case .notification: ("LISTEN and NOTIFY", "connect to a shard for notifications")
             case .temporary: ("temporary tables, views and sequences", "use a common table expression")
             case .call, .doBlock: ("CALL and DO", "send their statements in a transaction")
             case .unsupported(let words): (words, "see the manual for what is supported")
@@ -116,50 +120,6 @@ extension Conversation {
         writer.commandComplete(command)
     }
 
-    /// The route and each shard's own plan.
-    private func explain(
-        _ planned: PlannedStatement, _ parameters: [SQLParameter], _ types: [UInt32], _ options: [String: String],
-        _ range: Range<Int>
-    ) async throws -> StatementResult? {
-        guard options["analyze"].map({ ["false", "off", "0"].contains($0) }) ?? true else {
-            throw TransactionError(
-                .featureNotSupported, "EXPLAIN (ANALYZE) can't be used through Meridian yet",
-                hint: "use EXPLAIN, which shows the route and each shard's plan")
-        }
-        let offset = range.lowerBound - planned.statement.range.lowerBound
-        let text = planned.statement.text
-        let start = text.utf8.index(text.utf8.startIndex, offsetBy: max(0, offset))
-        let inner = try await node.plan(String(text[start...]), variables.settings.searchPath, transaction)
-        guard let target = inner.first else { return nil }
-        let bound = BoundStatement(
-            plan: target.plan, catalog: target.catalog, parameters: parameters, parameterTypes: types)
-        let shards = try bound.shards()
-        var lines: [String] = ["Route: \(Self.describe(target.plan.route, shards, node.engine.shards.count))"]
-        for shard in shards {
-            let plan = try await evaluate(
-                SQLStatement(text, parameters, parameterTypes: types, isPrepared: false, resultFormat: .text),
-                on: shard)
-            lines.append("Shard \(shard):")
-            for row in plan { lines.append("  " + (try row.text(0))) }
-        }
-        writeText(lines, column: "QUERY PLAN")
-        writer.commandComplete("EXPLAIN")
-        return nil
-    }
-
-    private static func describe(_ route: Route, _ shards: [ShardID], _ count: Int) -> String {
-        let names = shards.map(\.rawValue).joined(separator: ", ")
-        return switch route {
-        case .anyOne: "any one shard (\(names))"
-        case .single: "the only shard that has the tables (\(names))"
-        case .keys: "by shard key: \(shards.count) of \(count) shards (\(names))"
-        case .every: "all \(count) shards, the rows put together"
-        case .everyCopy: "all \(count) shards, each the same"
-        case .rows: "each row to the shard of its key"
-        case .gather: "gathered"
-        }
-    }
-
     // MARK: Rows
 
     /// Writes a whole result, in text.
@@ -186,12 +146,17 @@ extension Conversation {
         _ reader: inout ResultReader, _ formats: [FormatCode], limit: Int = .max
     ) async throws(TransactionError) -> Int {
         let encoder = RowEncoder(reader.fields, formats)
-        try encoder.check()
+        let written = encoder.writtenColumns
+        let batchRows = written.isEmpty ? 256 : min(256, max(1, ColumnTexts.valuesMax / written.count))
         var count = 0
         while count < limit {
             // A batch at a time: between them memory is looked at.
-            guard let block = try await reader.next(atMost: min(256, limit - count)) else { break }
-            if !reader.fields.isEmpty { encoder.write(block, to: &writer) }
+            guard let block = try await reader.next(atMost: min(batchRows, limit - count)) else { break }
+            var texts = ColumnTexts()
+            if let query = ColumnTexts.query(of: written, block, fields: reader.fields) {
+                texts = ColumnTexts(of: written, rowCount: block.count, try await evaluate(query))
+            }
+            if !reader.fields.isEmpty { encoder.write(block, texts, to: &writer) }
             count += block.count
             if writer.bytesWritten > 64 << 10 { try await flushAndWait() }
         }

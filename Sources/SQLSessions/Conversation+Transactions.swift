@@ -15,6 +15,9 @@ struct TransactionBlock: Sendable {
     private var state = State.none
     /// READ ONLY or READ WRITE, where one was said.
     var isReadOnly: Bool?
+    /// DEFERRABLE or NOT DEFERRABLE, where one was said. It changes nothing: a transaction that is READ ONLY reads at a
+    /// snapshot which nothing can make it fail at, so it has no need to wait for one as on PostgreSQL.
+    var isDeferrable: Bool?
     /// The session's variables when the block began, for ROLLBACK; and before the first SET LOCAL, for COMMIT.
     private var atBegin: SessionVariables?
     private var beforeLocal: SessionVariables?
@@ -32,6 +35,9 @@ struct TransactionBlock: Sendable {
         case .failed: .failed
         }
     }
+
+    /// The modes that were said, for AND CHAIN.
+    var modes: TransactionModes { TransactionModes(isReadOnly: isReadOnly, isDeferrable: isDeferrable) }
 
     mutating func begin(_ variables: SessionVariables) {
         self = TransactionBlock()
@@ -78,7 +84,7 @@ extension Conversation {
                 warn(.activeTransaction, "there is already a transaction in progress")
             } else {
                 block.begin(variables)
-                block.isReadOnly = modes.isReadOnly
+                (block.isReadOnly, block.isDeferrable) = (modes.isReadOnly, modes.isDeferrable)
             }
             writer.commandComplete("BEGIN")
         case .commit(let chains):
@@ -86,9 +92,9 @@ extension Conversation {
         case .rollback(let chains):
             if chains { try checkInBlock("ROLLBACK AND CHAIN") }
             if !block.isOpen { warn(.noActiveTransaction, "there is no transaction in progress") }
-            let isReadOnly = block.isReadOnly
+            let modes = block.modes
             await rollback()
-            if chains { beginAgain(isReadOnly) }
+            if chains { beginAgain(modes) }
             writer.commandComplete("ROLLBACK")
         case .savepoint(let name):
             try checkInBlock("SAVEPOINT")
@@ -112,6 +118,13 @@ extension Conversation {
             if let isReadOnly = modes.isReadOnly {
                 if forSession { variables.isReadOnlyByDefault = isReadOnly } else { try setReadOnly(isReadOnly) }
             }
+            if let isDeferrable = modes.isDeferrable {
+                if forSession {
+                    variables.isDeferrableByDefault = isDeferrable
+                } else {
+                    block.isDeferrable = isDeferrable
+                }
+            }
             writer.commandComplete("SET")
         case .unsupported(let words):
             throw TransactionError(
@@ -134,7 +147,7 @@ extension Conversation {
             warn(.noActiveTransaction, "there is no transaction in progress")
             return writer.commandComplete("COMMIT")
         }
-        let isReadOnly = block.isReadOnly
+        let modes = block.modes
         cursors = [:]
         if block.hasFailed {
             await rollback()
@@ -151,13 +164,13 @@ extension Conversation {
             }
             writer.commandComplete("COMMIT")
         }
-        if chains { beginAgain(isReadOnly) }
+        if chains { beginAgain(modes) }
     }
 
-    private func beginAgain(_ isReadOnly: Bool?) {
+    private func beginAgain(_ modes: TransactionModes) {
         portals = [:]
         block.begin(variables)
-        block.isReadOnly = isReadOnly
+        (block.isReadOnly, block.isDeferrable) = (modes.isReadOnly, modes.isDeferrable)
     }
 
     /// Rolls back the block and what is left of its transaction.

@@ -1,4 +1,5 @@
 import DequeModule
+import Foundation
 import Gateway
 import Logging
 import NIOCore
@@ -17,19 +18,27 @@ actor Conversation: ClientSession {
     /// What Parse made. It is planned anew for each Bind, from the plan cache unless the schema has changed.
     struct PreparedStatement: Sendable {
         let text: String
-        let parameterTypes: [UInt32]
+        var parameterTypes: [UInt32]
+        /// By PREPARE, whose whole text is ``definition``.
+        var isFromSQL = false
+        var definition: String?
+        let preparedAt = Date()
+        /// The types of the columns as the client was told them; nil when it has not asked.
+        var resultTypes: [UInt32]?
     }
 
     let node: SessionNode
+    /// The session's number: its process in PostgreSQL's eyes.
+    let process: Int32
     let startup: ClientStartup
     let output: ClientOutput
     var variables: SessionVariables
     var writer = BackendWriter()
 
     private var pending = Deque<FrontendFrame>()
-    private var isServing = false
-    private var isGone = false
-    private var serving: Task<Void, Never>?
+    private(set) var isGone = false
+    private(set) var isServing = false
+    private(set) var serving: Task<Void, Never>?
     private var frameWaiter: UnsafeContinuation<Void, Never>?
     /// An error in the extended protocol: everything up to the next Sync is passed over.
     private var skipsToSync = false
@@ -43,14 +52,22 @@ actor Conversation: ClientSession {
     var block = TransactionBlock()
     var statements: [String: PreparedStatement] = [:]
     var portals: [String: Portal] = [:]
+    var activity = SessionActivity()
+    var idleTimer = IdleTimer()
+    /// The statement that runs has taken longer than `statement_timeout` allows.
+    var isTimedOut = false
     var cursors: [String: Cursor] = [:]
     /// How many cursors were declared so far.
     var cursorCount = 0
 
     nonisolated var unownedExecutor: UnownedSerialExecutor { node.engine.unownedExecutor }
 
-    init(_ node: SessionNode, _ startup: ClientStartup, _ output: ClientOutput, variables: SessionVariables) {
-        (self.node, self.startup, self.output, self.variables) = (node, startup, output, variables)
+    init(
+        _ node: SessionNode, _ process: Int32, _ startup: ClientStartup, _ output: ClientOutput,
+        variables: SessionVariables
+    ) {
+        (self.node, self.process, self.startup) = (node, process, startup)
+        (self.output, self.variables) = (output, variables)
     }
 
     // MARK: The gateway's calls
@@ -69,6 +86,7 @@ actor Conversation: ClientSession {
     }
 
     private func take(_ frames: [FrontendFrame]) {
+        idleTimer.stop()
         pending.append(contentsOf: frames)
         frameWaiter?.resume()
         frameWaiter = nil
@@ -101,7 +119,7 @@ actor Conversation: ClientSession {
         }
         flush()
         isServing = false
-        if isGone { await end() }
+        if isGone { await end() } else { startIdleTimer() }
     }
 
     private func restart() {
@@ -114,6 +132,8 @@ actor Conversation: ClientSession {
         statements = [:]
         portals = [:]
         cursors = [:]
+        idleTimer.stop()
+        await node.closed(process)
     }
 
     func flush() {
@@ -143,6 +163,7 @@ actor Conversation: ClientSession {
         switch message {
         case .query(let text):
             (statements[""], portals[""]) = (nil, nil)
+            activity.began(text)
             await simpleQuery(text)
             await ready()
         case .parse(let parse): try await self.parse(parse)
@@ -173,10 +194,17 @@ actor Conversation: ClientSession {
     }
 
     func fail(_ error: any Error) {
-        fail(Self.fields(of: error))
+        fail(fields(of: error))
         guard let error = error as? WireError, error.isFatal else { return }
         flush()
         output.close()
+    }
+
+    private func fields(of error: any Error) -> ErrorFields {
+        guard isTimedOut, (error as? TransactionError)?.sqlState == .queryCanceled else {
+            return Self.fields(of: error)
+        }
+        return ErrorFields(TransactionError(.queryCanceled, "canceling statement due to statement timeout"))
     }
 
     static func fields(of error: any Error) -> ErrorFields {
@@ -199,6 +227,7 @@ actor Conversation: ClientSession {
         if block.hasFailed { await transaction?.statementFailed() }
         if !block.isOpen { (portals, cursors) = ([:], [:]) }
         hasFailedSinceSync = false
+        activity.ended(isInBlock: block.isOpen)
         writer.readyForQuery(block.status)
     }
 

@@ -118,6 +118,23 @@ struct LockingRun: Sendable {
         statement.plan.functions.contains { $0.trait == .sequence }
     }
 
+    /// Takes the strongest locks that a statement needs on what is there already, without running it.
+    func lock(for statement: BoundStatement) async throws(TransactionError) {
+        let plan = statement.plan
+        if case .rows = plan.route { return }
+        let locks: [SQLStatement]
+        if plan.isWrite {
+            locks = writeLocks(of: statement).map(Self.lock) + (plan.locks.rows.map { [statement.sql($0.sql)] } ?? [])
+        } else {
+            // A SELECT that locks its rows; parts of one for several shards may not.
+            locks = [statement.sql]
+        }
+        guard !locks.isEmpty else { return }
+        let shards = try statement.shards()
+        guard plan.isWrite || shards.count == 1 else { return }
+        for shard in shards { _ = try await run(locks, isWrite: false, on: shard) }
+    }
+
     // MARK: Writes
 
     /// Changes rows, on every shard that has some of them.
@@ -176,6 +193,40 @@ struct LockingRun: Sendable {
     private func insert(
         _ statement: BoundStatement, _ insert: InsertPlan
     ) async throws(TransactionError) -> StatementResult {
+        let locks = (insertLocks(of: statement) + statement.plan.locks.tables).map(Self.lock)
+        var parts: [SQLResult] = []
+        let split = try await split(statement, insert)
+        for piece in split {
+            parts.append(try await run(locks + [piece.sql], isWrite: true, on: piece.shard)[locks.count])
+        }
+        return try Self.inOrder(parts, split.map(\.rows))
+    }
+
+    /// What RETURNING gives, in the order of the rows inserted, as on one PostgreSQL: ORMs go by it.
+    ///
+    /// - Parameter rows: the numbers of each part's rows. Where ON CONFLICT left some out, which ones can't be told.
+    private static func inOrder(
+        _ parts: [SQLResult], _ rows: [[Int]]
+    ) throws(TransactionError) -> StatementResult {
+        guard parts.count > 1, parts[0].columnCount > 0, zip(parts, rows).allSatisfy({ $0.count == $1.count }) else {
+            return StatementResult(parts)
+        }
+        let places = rows.enumerated().flatMap { part, rows in
+            rows.enumerated().map { (number: $0.element, place: (part: part, row: $0.offset)) }
+        }
+        do throws(ShardError) {
+            let order = places.sorted { $0.number < $1.number }.map(\.place)
+            return StatementResult(
+                [try SQLResult.assembled(from: parts, order: order)], tag: StatementResult.tag(of: parts))
+        } catch {
+            throw TransactionError(error, shard: nil)
+        }
+    }
+
+    /// What each shard is told of an INSERT whose rows go to several.
+    func split(
+        _ statement: BoundStatement, _ insert: InsertPlan
+    ) async throws(TransactionError) -> [(shard: ShardID, sql: SQLStatement, rows: [Int])] {
         var values = try await defaults(of: insert)
         var split = insert.split(statement.bound, values: values, in: statement.catalog.buckets)
         for row in split.unknown {
@@ -195,14 +246,9 @@ struct LockingRun: Sendable {
                 .featureNotSupported, "the shard key \(insert.key.name) has a value that can't be hashed here",
                 hint: "write it in the usual form of its type")
         }
-        let locks = (insertLocks(of: statement) + statement.plan.locks.tables).map(Self.lock)
-        var parts: [SQLResult] = []
-        for (shard, rows) in split.rows.sorted(by: { $0.key < $1.key }) {
-            let chosen = values.filter { rows.contains($0.key.row) }
-            let sql = statement.sql(insert.sql(rows: rows, values: chosen))
-            parts.append(try await run(locks + [sql], isWrite: true, on: shard)[locks.count])
+        return split.rows.sorted { $0.key < $1.key }.map { shard, rows in
+            (shard, statement.sql(insert.sql(rows: rows, values: values.filter { rows.contains($0.key.row) })), rows)
         }
-        return StatementResult(parts)
     }
 
     /// Values that must be the cluster's and not a shard's: of sequences, which live on the first shard.
@@ -243,7 +289,7 @@ struct LockingRun: Sendable {
             ? try await writer.execute(statements, on: shard) : try await writer.lockingRead(statements, on: shard)
     }
 
-    private static func lock(_ lock: TableLock) -> SQLStatement {
+    static func lock(_ lock: TableLock) -> SQLStatement {
         SQLStatement("LOCK TABLE \(lock.table) IN \(lock.mode) MODE")
     }
 }

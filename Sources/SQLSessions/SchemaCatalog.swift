@@ -41,7 +41,12 @@ actor SchemaCatalog {
         while isChanging { await withUnsafeContinuation { waiters.append($0) } }
         isChanging = true
         let outcome: Result<Timestamp, TransactionError>
-        do throws(TransactionError) { outcome = .success(try await writer.commit()) } catch {
+        do throws(TransactionError) {
+            let timestamp = try await writer.commit()
+            outcome = .success(timestamp)
+            // A shard that does not get there in time says so itself to those who ask for the tables.
+            try? await engine.reach(timestamp)
+        } catch {
             outcome = .failure(error)
         }
         // Also after a failure, whose outcome may be unknown.
@@ -79,7 +84,19 @@ actor SchemaCatalog {
             || tables.allSatisfy { catalog.tables[$0] == current.tables[$0] } && catalog.buckets == current.buckets
     }
 
+    /// Whether the rows of `tables` are where they were by `catalog`: what was read by that was not read elsewhere's.
+    func stillPlaces(_ tables: Set<TableName>, as catalog: Catalog) async -> Bool {
+        if catalog.version == .max || catalog.version == current.version, !isChanging { return true }
+        let newest = await settled()
+        return catalog.buckets == newest.buckets
+            && tables.allSatisfy { name in
+                // A table that is gone could be read as long as it was there.
+                newest.tables[name].map { $0.distribution == catalog.tables[name]?.distribution } ?? true
+            }
+    }
+
     private func reload() async throws {
+        await engine.forgetNumbers()
         current = try await CatalogDocument.read(from: engine).catalog(version: current.version + 1)
     }
 

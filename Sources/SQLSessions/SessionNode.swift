@@ -12,7 +12,7 @@ import TransactionEngine
 public actor SessionNode: ClientSessionProvider {
     nonisolated let engine: TransactionEngine
     nonisolated let catalogs: SchemaCatalog
-    nonisolated let applied = AppliedSettings()
+    nonisolated let applied: AppliedSettings
     private nonisolated let users: [String: PasswordVerifier]
     private nonisolated let database: String
     /// What the shards report of themselves, and every client is told.
@@ -22,6 +22,9 @@ public actor SessionNode: ClientSessionProvider {
     private static let plannedTextBytesMax = 16_384
 
     private var plans = PlanCache<[PlannedStatement]>(capacity: 2_048)
+
+    /// By process number; a session is taken out when its client is gone.
+    private var sessions: [Int32: Conversation] = [:]
 
     public nonisolated var unownedExecutor: UnownedSerialExecutor { engine.unownedExecutor }
 
@@ -36,7 +39,9 @@ public actor SessionNode: ClientSessionProvider {
         self.engine = engine
         self.database = database
         self.users = users
-        catalogs = try await SchemaCatalog(engine)
+        let catalogs = try await SchemaCatalog(engine)
+        self.catalogs = catalogs
+        applied = AppliedSettings { catalogs.assumeIsolated { $0.current.version } }
         var parameters: [StartupMessage.Parameter] = []
         for name in [
             "server_version", "server_encoding", "DateStyle", "IntervalStyle", "TimeZone",
@@ -62,6 +67,8 @@ public actor SessionNode: ClientSessionProvider {
                 hint: "this cluster's database is \"\(database)\"")
         }
         var variables = defaultVariables(startup)
+        // A server looks at their values too, with those of all others.
+        for (name, value) in variables.limits { variables.settings[name] = value }
         var parameters = serverParameters
         for setting in startup.settings where variables.settings[setting.name.lowercased()] != nil {
             let name = setting.name.lowercased()
@@ -81,14 +88,21 @@ public actor SessionNode: ClientSessionProvider {
                 parameters[index].value = variables.settings[name] ?? setting.value
             }
         }
+        variables.separateLimits()
         parameters += [
             .init("client_encoding", "UTF8"), .init("application_name", variables.applicationName),
             .init("is_superuser", "off"), .init("session_authorization", startup.user),
             .init("default_transaction_read_only", "off"), .init("in_hot_standby", "off"),
         ]
-        let session = Conversation(self, startup, output, variables: variables)
+        let session = Conversation(self, key.processID, startup, output, variables: variables)
+        sessions[key.processID] = session
         return OpenedSession(session, parameters: parameters)
     }
+
+    /// A client is gone.
+    func closed(_ process: Int32) { sessions[process] = nil }
+
+    var openSessions: [Conversation] { Array(sessions.values) }
 
     public nonisolated func cancel(_ session: any ClientSession) {
         (session as? Conversation)?.cancel()
@@ -103,6 +117,7 @@ public actor SessionNode: ClientSessionProvider {
             if SessionSettings.reserved.contains(name) || name.hasPrefix("meridian.") { continue }
             variables.settings[name] = setting.value
         }
+        variables.separateLimits()
         return variables
     }
 

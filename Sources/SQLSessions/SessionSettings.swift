@@ -79,6 +79,25 @@ struct SessionSettings: Hashable, Sendable {
 /// Which settings each pooled session has been told. Confined to the event loop of the sessions.
 final class AppliedSettings: @unchecked Sendable {
     private var settings: [ObjectIdentifier: (connection: WeakConnection, settings: SessionSettings)] = [:]
+    private let schemaVersion: @Sendable () -> UInt64
+    private var ownSchemas: UInt64 = 0
+
+    /// - Parameter schemaVersion: the version of the catalog of the moment; called on the loop.
+    init(schemaVersion: @escaping @Sendable () -> UInt64) {
+        self.schemaVersion = schemaVersion
+    }
+
+    /// Tells prepared statements apart that the server would read differently: it looks at settings when it parses, and
+    /// what it has parsed and described holds for one schema.
+    func fingerprint(of settings: SessionSettings) -> UInt64 {
+        settings.fingerprint &+ schemaVersion() &* 0x9E37_79B9_7F4A_7C15
+    }
+
+    /// The same for a transaction that has changed the schema and not committed that: none like it before or after.
+    func fingerprintOfOwnSchema() -> UInt64 {
+        ownSchemas += 1
+        return ~ownSchemas
+    }
 
     private struct WeakConnection {
         weak var value: ShardConnection?
@@ -90,7 +109,7 @@ final class AppliedSettings: @unchecked Sendable {
         let id = ObjectIdentifier(connection)
         let known = settings[id].flatMap { $0.connection.value === connection ? $0.settings : nil } ?? SessionSettings()
         let statements = wanted.statements(from: known)
-        connection.assumeIsolated { $0.setAppliedSettings(wanted.fingerprint) }
+        connection.assumeIsolated { $0.setAppliedSettings(fingerprint(of: wanted)) }
         guard !statements.isEmpty else { return [] }
         settings[id] = (WeakConnection(value: connection), wanted)
         if settings.count > 4096 { settings = settings.filter { $0.value.connection.value != nil } }

@@ -5,15 +5,45 @@ import TwoPhaseCommit
 /// Everything that SET and SHOW know of a session: what the shards are told, and what Meridian keeps for itself.
 struct SessionVariables: Sendable {
     var settings = SessionSettings()
+    /// Timeouts that the node sees to, by name, as a server shows them. The pooled sessions must not have them.
+    var limits: [String: String] = [:]
     var applicationName = ""
     /// `default_transaction_read_only`
     var isReadOnlyByDefault = false
+    /// `default_transaction_deferrable`
+    var isDeferrableByDefault = false
     /// `meridian.read_staleness` as it was given.
     var readStaleness = "strong"
     /// `meridian.read_timestamp`; nil: none.
     var readTimestamp: Timestamp?
     /// Of the session's last transaction that wrote.
     var commitTimestamp: Timestamp?
+
+    /// The names of ``limits``.
+    static let limitNames: Set<String> = ["idle_in_transaction_session_timeout", "idle_session_timeout"]
+
+    /// Takes the limits out of what the shards are told.
+    mutating func separateLimits() {
+        for name in Self.limitNames {
+            if let value = settings[name] { limits[name] = value }
+            settings[name] = nil
+        }
+    }
+
+    /// Reads a timeout as a server shows it, `300ms` or `5min`; a bare number is milliseconds. Nil for none.
+    static func limit(_ text: String) -> Duration? {
+        let number = text.prefix { $0.isNumber }
+        guard let count = Int64(number), count > 0, count < 1 << 31 else { return nil }
+        return switch text.dropFirst(number.count).drop(while: { $0 == " " }) {
+        case "", "ms": .milliseconds(count)
+        case "us": .microseconds(count)
+        case "s": .seconds(count)
+        case "min": .seconds(count * 60)
+        case "h": .seconds(count * 3_600)
+        case "d": .seconds(count * 86_400)
+        default: nil
+        }
+    }
 
     /// How fresh reads are to be.
     func readBound() throws(TransactionError) -> ReadBound {

@@ -117,7 +117,7 @@ struct MergedRead: Sendable {
         }
         let result = try await overParts(parts, sql, [], [])
         // The columns are the shards' own; only the rows came from the query over them.
-        return StatementResult([result], fields: Array(fields.prefix(visible)))
+        return StatementResult([result], fields: zip(fields, result.fields).map { $0.inFormat(of: $1) })
     }
 
     /// The value of LIMIT or OFFSET; nil for NULL.
@@ -161,9 +161,11 @@ struct MergedRead: Sendable {
         let fields = parts[0].fields
         let names = try await engine.typeNames(of: fields.map(\.typeOID))
         let columns = (1...fields.count).map { "c\($0)" }.joined(separator: ", ")
-        let arrays = names.enumerated().map { "$\(parameters.count + $0.offset + 1)::\($0.element)[]" }
-        let text =
-            "WITH meridian_parts (\(columns)) AS (SELECT * FROM unnest(\(arrays.joined(separator: ", ")))) \(sql)"
+        // As texts, since there are no arrays of arrays.
+        let arrays = names.indices.map { "pg_catalog.unnest($\(parameters.count + $0 + 1)::pg_catalog.text[])" }
+        let typed = names.enumerated().map { "c\($0.offset + 1)::\($0.element)" }.joined(separator: ", ")
+        let rows = "ROWS FROM (\(arrays.joined(separator: ", "))) AS t (\(columns))"
+        let text = "WITH meridian_parts (\(columns)) AS (SELECT \(typed) FROM \(rows)) \(sql)"
         let values = fields.indices.map { SQLParameter.text(Self.array(of: $0, in: parts)) }
         return try await engine.compute(
             SQLStatement(
@@ -202,13 +204,13 @@ extension TransactionEngine {
         try await inspect(statement, on: shards[0])
     }
 
-    /// The names of types, for casts.
+    /// The names of types, for casts that change nothing: `bpchar` rather than `character`, which has a length of 1.
     nonisolated func typeNames(of types: [UInt32]) async throws(TransactionError) -> [String] {
         let list = "{" + types.map(String.init).joined(separator: ",") + "}"
         let result = try await compute(
             SQLStatement(
                 """
-                SELECT format_type(type, NULL) FROM unnest($1::oid[]) WITH ORDINALITY AS t (type, number) \
+                SELECT format_type(type, -1) FROM unnest($1::oid[]) WITH ORDINALITY AS t (type, number) \
                 ORDER BY number
                 """, [.text(list)]))
         var names: [String] = []

@@ -15,6 +15,20 @@ public struct ResultField: Hashable, Sendable {
     /// The values are in the type's binary format; false in a description, which is made before a format is chosen.
     public let isBinary: Bool
 
+    /// The same column of a type with another number.
+    public func ofType(_ typeOID: UInt32) -> ResultField {
+        ResultField(
+            name: name, tableOID: tableOID, columnNumber: columnNumber, typeOID: typeOID, typeSize: typeSize,
+            typeModifier: typeModifier, isBinary: isBinary)
+    }
+
+    /// The same column with its values in the format that those of `other` are in.
+    public func inFormat(of other: ResultField) -> ResultField {
+        ResultField(
+            name: name, tableOID: tableOID, columnNumber: columnNumber, typeOID: typeOID, typeSize: typeSize,
+            typeModifier: typeModifier, isBinary: other.isBinary)
+    }
+
     /// All columns of a libpq result.
     static func all(of result: OpaquePointer) -> [ResultField] {
         (0..<PQnfields(result)).map { column in
@@ -37,6 +51,11 @@ public struct StatementDescription: Hashable, Sendable {
     public let parameterTypes: [UInt32]
     /// The columns of the result; none for a statement without a result.
     public let fields: [ResultField]
+
+    /// Describes what takes parameters of these types and returns these columns.
+    public init(parameterTypes: [UInt32] = [], fields: [ResultField]) {
+        (self.parameterTypes, self.fields) = (parameterTypes, fields)
+    }
 
     init(_ result: SQLResult) {
         let pointer = result.storage.pointer

@@ -31,9 +31,21 @@ public struct SQLResult: Sendable {
     }
 
     let storage: Storage
+    /// What the columns are said to be, where that is not what the server said.
+    private var ownFields: [ResultField]?
+    /// The result whose tag this one has, where its rows were made of that one's.
+    private var tagged: Storage?
 
-    init(owning pointer: OpaquePointer) {
+    init(owning pointer: OpaquePointer, taggedAs origin: SQLResult? = nil) {
         storage = Storage(pointer)
+        tagged = origin.map { $0.tagged ?? $0.storage }
+    }
+
+    /// The same rows, with other words about their columns.
+    public func described(as fields: [ResultField]) -> SQLResult {
+        var copy = self
+        copy.ownFields = fields
+        return copy
     }
 
     public var kind: Kind {
@@ -51,7 +63,7 @@ public struct SQLResult: Sendable {
     }
 
     /// What the server says about the columns; made anew at each call.
-    public var fields: [ResultField] { ResultField.all(of: storage.pointer) }
+    public var fields: [ResultField] { ownFields ?? ResultField.all(of: storage.pointer) }
 
     /// The number of the first column of that name; nil when there is none.
     public func column(named name: String) -> Int? {
@@ -59,19 +71,20 @@ public struct SQLResult: Sendable {
     }
 
     /// How many rows the statement inserted, updated, deleted, selected, moved, fetched or copied; 0 for others.
-    public var affectedRows: Int { Int(String(cString: PQcmdTuples(storage.pointer))) ?? 0 }
+    public var affectedRows: Int { Int(String(cString: PQcmdTuples((tagged ?? storage).pointer))) ?? 0 }
 
     /// What PostgreSQL calls the statement, like `INSERT 0 1` or `COMMIT`.
     ///
     /// A COMMIT in a failed transaction says `ROLLBACK` here and is no error.
-    public var commandTag: String { String(cString: PQcmdStatus(storage.pointer)) }
+    public var commandTag: String { String(cString: PQcmdStatus((tagged ?? storage).pointer)) }
 
     /// Lends the bytes of ``commandTag``, which are ASCII.
     public func withCommandTagBytes<Value, Failure: Error>(
         _ body: (UnsafeRawBufferPointer) throws(Failure) -> Value
     ) throws(Failure) -> Value {
-        let tag = PQcmdStatus(storage.pointer)
-        defer { withExtendedLifetime(storage) {} }
+        let origin = tagged ?? storage
+        let tag = PQcmdStatus(origin.pointer)
+        defer { withExtendedLifetime(origin) {} }
         return try body(UnsafeRawBufferPointer(start: tag, count: tag.map { strlen($0) } ?? 0))
     }
 

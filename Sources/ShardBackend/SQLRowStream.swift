@@ -56,10 +56,23 @@ public struct SQLRowBatch: Sendable {
     let storage: Storage
     /// The result without rows that ends the stream, with the command tag; nil while more rows may come.
     public let ending: SQLResult?
+    /// What the columns are said to be, where that is not what the server said.
+    private var ownFields: [ResultField]?
+
+    init(storage: Storage, ending: SQLResult?) {
+        (self.storage, self.ending) = (storage, ending)
+    }
 
     /// What the server says about the columns, the same in every batch; made anew at each call.
     public var fields: [ResultField] {
-        storage.results.first.map { ResultField.all(of: $0) } ?? ending?.fields ?? []
+        ownFields ?? storage.results.first.map { ResultField.all(of: $0) } ?? ending?.fields ?? []
+    }
+
+    /// The same rows, with other words about their columns.
+    public func described(as fields: [ResultField]) -> SQLRowBatch {
+        var copy = SQLRowBatch(storage: storage, ending: ending?.described(as: fields))
+        copy.ownFields = fields
+        return copy
     }
 
     /// What PostgreSQL calls the statement, like `SELECT 5`; nil while more rows may come.

@@ -245,8 +245,14 @@ extension Analyzer {
     }
 
     private func called(_ name: RelationName, _ trait: FunctionTrait? = nil) {
-        let isOurs = name.schema == nil || name.schema == "pg_catalog"
-        let use = FunctionUse(name: name, trait: trait ?? (isOurs ? catalog.function(name.name) : .unknown))
+        let known: FunctionTrait =
+            switch name.schema {
+            case nil, "pg_catalog": catalog.function(name.name)
+            // They look at the system's catalogs alone.
+            case "information_schema": .stable
+            default: .unknown
+            }
+        let use = FunctionUse(name: name, trait: trait ?? known)
         if !functions.contains(use) { functions.append(use) }
     }
 

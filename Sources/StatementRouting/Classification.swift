@@ -18,8 +18,8 @@ extension StatementKind {
         case PG_QUERY__NODE__NODE_DISCARD_STMT: self = .setting(.discard(Self.discarded(node)))
         case PG_QUERY__NODE__NODE_CONSTRAINTS_SET_STMT: self = .setConstraints
         case PG_QUERY__NODE__NODE_COPY_STMT: self = .copy(CopyCommand(source, range))
-        case PG_QUERY__NODE__NODE_LISTEN_STMT, PG_QUERY__NODE__NODE_NOTIFY_STMT, PG_QUERY__NODE__NODE_UNLISTEN_STMT:
-            self = .notification
+        case PG_QUERY__NODE__NODE_LISTEN_STMT, PG_QUERY__NODE__NODE_NOTIFY_STMT: self = .notification
+        case PG_QUERY__NODE__NODE_UNLISTEN_STMT: self = .unlisten
         case PG_QUERY__NODE__NODE_LOCK_STMT:
             let lock = node.pointee.lock_stmt.pointee
             self = .lockTable(
@@ -84,8 +84,10 @@ extension StatementKind {
         let node = source.node
         switch node.kind {
         case PG_QUERY__NODE__NODE_PREPARE_STMT:
+            let prepare = node.pointee.prepare_stmt.pointee
             let inner = source.after(keyword: "as", in: range)
-            return .prepare(name: String(cString: node.pointee.prepare_stmt.pointee.name), statement: inner)
+            let types = prepare.n_argtypes > 0 ? source.bracketedItems(in: range.lowerBound..<inner.lowerBound) : []
+            return .prepare(name: String(cString: prepare.name), types: types, statement: inner)
         case PG_QUERY__NODE__NODE_EXECUTE_STMT:
             let name = String(cString: node.pointee.execute_stmt.pointee.name)
             return .execute(name: name, arguments: source.bracketedItems(in: range))

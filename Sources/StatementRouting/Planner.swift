@@ -59,7 +59,10 @@ struct Planner {
         describe(&plan)
         try check()
         plan.route = try route(&plan)
-        if case .query = statement.kind { planMerge(&plan) }
+        if case .query = statement.kind {
+            planMerge(&plan)
+            plan.session = sessionUse(plan)
+        }
         plan.conflict = conflict()
         plan.locks = locks(plan)
         plan.asOfSQL = asOfSQL()

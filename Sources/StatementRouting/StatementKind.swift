@@ -10,8 +10,8 @@ public enum StatementKind: Hashable, Sendable {
     case merge
     case transaction(TransactionCommand)
     case setting(SettingCommand)
-    /// PREPARE name AS …; the inner statement's bytes in the whole text.
-    case prepare(name: String, statement: Range<Int>)
+    /// PREPARE name (types) AS …; the types as they were written, and the inner statement's bytes in the whole text.
+    case prepare(name: String, types: [String], statement: Range<Int>)
     /// EXECUTE name (…); the arguments' expressions.
     case execute(name: String, arguments: [String])
     /// DEALLOCATE; nil for ALL.
@@ -25,8 +25,10 @@ public enum StatementKind: Hashable, Sendable {
     case copy(CopyCommand)
     /// EXPLAIN; the options in lower case, and the explained statement's bytes in the whole text.
     case explain(options: [String: String], statement: Range<Int>)
-    /// LISTEN, NOTIFY, UNLISTEN: of the session and outside every transaction's order.
+    /// LISTEN and NOTIFY: of the session and outside every transaction's order.
     case notification
+    /// UNLISTEN.
+    case unlisten
     case lockTable([RelationName], mode: TableLockMode, isNoWait: Bool)
     case truncate([RelationName], restartsSequences: Bool, cascades: Bool)
     case ddl(DDLCommand)

@@ -29,6 +29,8 @@ public struct StatementPlan: Sendable {
     public var asOfSQL: String?
     /// The same for ``MergePlan/shardSQL``, which is another text.
     public var partsAsOfSQL: String?
+    /// What a query asks of its session or the node; nothing for all others.
+    public var session = SessionUse()
     /// The highest parameter number.
     public var parameterCount = 0
     /// It is UPDATE, INSERT, DELETE or MERGE, or has one in a CTE.

@@ -33,6 +33,8 @@ extension SQLState {
     public static let noActiveTransaction = SQLState(rawValue: "25P01")
     /// The transaction is over, or has failed before.
     public static let inFailedTransaction = SQLState(rawValue: "25P02")
+    /// The client left a transaction open and sent nothing for longer than it allows itself.
+    public static let idleInTransactionSessionTimeout = SQLState(rawValue: "25P03")
     /// A prepared statement of that name is not there.
     public static let invalidStatementName = SQLState(rawValue: "26000")
     /// A portal or cursor of that name is not there.
@@ -95,6 +97,8 @@ extension SQLState {
     public static let adminShutdown = SQLState(rawValue: "57P01")
     /// The server is starting, stopping or not there yet.
     public static let cannotConnectNow = SQLState(rawValue: "57P03")
+    /// The client sent nothing for longer than it allows itself.
+    public static let idleSessionTimeout = SQLState(rawValue: "57P05")
     /// The clock can't be trusted.
     public static let clockNotTrusted = SQLState(rawValue: "58M01")
     /// The asked timestamp is older than what the shards still keep.

@@ -15,6 +15,8 @@ extension ReadWriteTransaction {
         _ statement: SQLStatement, after locks: [SQLStatement], on shard: ShardID, isWrite: Bool = false
     ) async throws(TransactionError) -> ShardStream<SQLRowStream> {
         let (engine, patience) = (engine, engine.configuration.statementTimeout)
+        let statement = try await engine.translated([statement], to: shard)[0]
+        let translation = engine.translation(from: shard)
         let tenure = try tenure()
         return try await perform(on: shard, isWrite: isWrite) { session, prologue throws(TransactionError) in
             let rows: SQLRowStream
@@ -23,7 +25,7 @@ extension ReadWriteTransaction {
             } catch {
                 throw tenure.failed(TransactionError(error, shard: shard))
             }
-            return try await ShardStream(rows, from: shard, on: engine.loop, tenure: tenure)
+            return try await ShardStream(rows, from: shard, on: engine.loop, tenure: tenure, translation)
         }
     }
 

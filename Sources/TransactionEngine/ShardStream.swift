@@ -43,6 +43,10 @@ public actor ShardStream<Pieces: ShardPieces> {
     /// The first piece was waited for before anyone asked.
     private var first: Pieces.Piece?
     private let tenure: StreamTenure
+    /// Makes of a piece what the caller is to see.
+    private let translation: Translation
+
+    public typealias Translation = @Sendable (Pieces.Piece) async throws(TransactionError) -> Pieces.Piece
 
     public nonisolated var unownedExecutor: UnownedSerialExecutor { loop.asUnownedSerialExecutor() }
 
@@ -50,16 +54,19 @@ public actor ShardStream<Pieces: ShardPieces> {
     ///
     /// - Parameter tenure: what holds the session; it is told how the stream ended.
     init(
-        _ pieces: Pieces, from shard: ShardID, on loop: EventLoop, tenure: StreamTenure
+        _ pieces: Pieces, from shard: ShardID, on loop: EventLoop, tenure: StreamTenure,
+        _ translation: @escaping Translation = { (piece) throws(TransactionError) in piece }
     ) async throws(TransactionError) {
-        (self.shard, self.loop, self.tenure) = (shard, loop, tenure)
+        (self.shard, self.loop, self.tenure, self.translation) = (shard, loop, tenure, translation)
         head = pieces.head
+        let first: Pieces.Piece?
         do throws(ShardError) {
             first = try await pieces.nextBatch()
             self.pieces = pieces
         } catch {
             throw tenure.failed(TransactionError(error, shard: shard))
         }
+        if let first { self.first = try await translation(first) }
     }
 
     /// The first piece, which ``next()`` returns first, too.
@@ -67,7 +74,7 @@ public actor ShardStream<Pieces: ShardPieces> {
 
     /// The next piece, nil after the one with the ending.
     public func next() async throws(TransactionError) -> Pieces.Piece? {
-        let piece: Pieces.Piece?
+        var piece: Pieces.Piece?
         if let waiting = first {
             (piece, first) = (waiting, nil)
         } else if let pieces {
@@ -77,6 +84,7 @@ public actor ShardStream<Pieces: ShardPieces> {
                 self.pieces = nil
                 throw tenure.failed(TransactionError(error, shard: shard))
             }
+            if let raw = piece { piece = try await translation(raw) }
         } else {
             return nil
         }

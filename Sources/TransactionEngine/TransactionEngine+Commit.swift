@@ -20,26 +20,32 @@ extension TransactionEngine {
     func run(
         _ statements: [SQLStatement], on session: ReadWriteTransaction.Session
     ) async throws(TransactionError) -> [SQLResult] {
+        let translated = try await translated(statements, to: session.shard)
+        let results: [SQLResult]
         let request = requestBegan()
         defer { requestEnded(request) }
         do throws(ShardError) {
-            return try await session.connection.run(statements, deadline: .now + configuration.statementTimeout)
+            results = try await session.connection.run(translated, deadline: .now + configuration.statementTimeout)
         } catch {
             throw TransactionError(error, shard: session.shard)
         }
+        return try await self.translated(results, from: session.shard)
     }
 
     func describe(
         _ statement: SQLStatement, on session: ReadWriteTransaction.Session
     ) async throws(TransactionError) -> StatementDescription {
+        let translated = try await translated([statement], to: session.shard)[0]
         let request = requestBegan()
         defer { requestEnded(request) }
+        let description: StatementDescription
         do throws(ShardError) {
-            return try await session.connection.describe(
-                statement, deadline: .now + configuration.statementTimeout)
+            description = try await session.connection.describe(
+                translated, deadline: .now + configuration.statementTimeout)
         } catch {
             throw TransactionError(error, shard: session.shard)
         }
+        return try await self.translated(description, from: session.shard)
     }
 
     func rollback(_ sessions: [ReadWriteTransaction.Session], endsTransaction: Bool = true) async {

@@ -81,20 +81,22 @@ extension TransactionEngine {
             }
         }
         guard statement.isReadableInThePast else { throw Self.notReadableInThePast(shard) }
+        let asOf = try await translated([statement.asOf.statement], to: shard)
         try await reachSafeTime(timestamp, on: shard)
         statistics.reads += 1
         statistics.readsOfThePast += 1
         let prologue = ShardSchema.readPrologue(at: timestamp, schemas: statement.searchPath)
         let deadline = ContinuousClock.now + configuration.statementTimeout
-        return try await withReader(statement, on: shard) { connection throws(ShardError) in
+        let result = try await withReader(statement, on: shard) { connection throws(ShardError) in
             do throws(ShardError) {
-                let statements = prologue + [statement.asOf.statement, Statement.commit]
+                let statements = prologue + asOf + [Statement.commit]
                 return try await connection.run(statements, deadline: deadline)[prologue.count]
             } catch {
                 _ = try? await connection.run([Statement.rollback], deadline: .now + .seconds(1))
                 throw error
             }
         }
+        return try await translated(result, from: shard)
     }
 
     /// Shards on which nothing was in flight at a moment.
@@ -223,9 +225,12 @@ extension TransactionEngine {
     public func evaluate(
         _ statement: ClientStatement, on shard: ShardID? = nil
     ) async throws(TransactionError) -> SQLResult {
-        try await withReader(statement, on: shard ?? shards[0]) { connection throws(ShardError) in
-            try await connection.run(statement.statement, deadline: .now + self.configuration.statementTimeout)
+        let shard = shard ?? shards[0]
+        let translated = try await translated([statement.statement], to: shard)
+        let result = try await withReader(statement, on: shard) { connection throws(ShardError) in
+            try await connection.run(translated[0], deadline: .now + self.configuration.statementTimeout)
         }
+        return try await self.translated(result, from: shard)
     }
 
     /// What a statement takes and returns.
@@ -236,7 +241,7 @@ extension TransactionEngine {
         }
     }
 
-    private func withReader<Result: Sendable>(
+    func withReader<Result: Sendable>(
         _ statement: ClientStatement, on shard: ShardID,
         _ body: (ShardConnection) async throws(ShardError) -> Result
     ) async throws(TransactionError) -> Result {

@@ -130,13 +130,15 @@ extension TransactionEngine {
         _ statement: SQLStatement, after prefix: [SQLStatement], _ lease: StreamLease
     ) async throws(TransactionError) -> ShardStream<SQLRowStream> {
         if !prefix.isEmpty { lease.mustBeUndone = true }
+        let statement = try await translated([statement], to: lease.shard)[0]
         let rows: SQLRowStream
         do throws(ShardError) {
             rows = try await lease.connection.stream(statement, after: prefix, patience: configuration.statementTimeout)
         } catch {
             throw TransactionError(error, shard: lease.shard)
         }
-        return try await ShardStream(rows, from: lease.shard, on: loop, tenure: lease.tenure())
+        return try await ShardStream(
+            rows, from: lease.shard, on: loop, tenure: lease.tenure(), translation(from: lease.shard))
     }
 
     private func openCopy(

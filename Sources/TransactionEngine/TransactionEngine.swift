@@ -27,6 +27,8 @@ public actor TransactionEngine {
     /// Commits that are not settled on every shard yet.
     var live: [TransactionID: CommitRun] = [:]
     var statistics = EngineStatistics()
+    /// By shard; see ``ObjectNumbers``.
+    var numbers: [ShardID: ObjectNumbers] = [:]
     var waits = WaitList()
     var readWaiters: [SafeTimeTracker.WaiterID: WaitList.ID] = [:]
     private var admission: Admission

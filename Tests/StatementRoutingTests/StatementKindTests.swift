@@ -76,7 +76,8 @@ import Testing
     @Test("statements around others say where the inner one stands")
     func nested() throws {
         let prepare = "PREPARE p (int, text) AS SELECT $1, 'as'"
-        guard case .prepare("p", let inner) = try kind(prepare) else { throw Mismatch() }
+        guard case .prepare("p", let types, let inner) = try kind(prepare) else { throw Mismatch() }
+        #expect(types == ["int", "text"])
         #expect(text(inner, of: prepare) == "SELECT $1, 'as'")
         #expect(try kind("EXECUTE p (1, f(2, 3), 'x')") == .execute(name: "p", arguments: ["1", "f(2, 3)", "'x'"]))
         #expect(try kind("EXECUTE p") == .execute(name: "p", arguments: []))
@@ -197,7 +198,7 @@ import Testing
     @Test(
         "the rest",
         arguments: [
-            ("LISTEN x", StatementKind.notification), ("NOTIFY x, 'y'", .notification), ("UNLISTEN *", .notification),
+            ("LISTEN x", StatementKind.notification), ("NOTIFY x, 'y'", .notification), ("UNLISTEN *", .unlisten),
             (
                 "LOCK a, b.c IN SHARE MODE NOWAIT",
                 .lockTable([RelationName("a"), RelationName(schema: "b", "c")], mode: .share, isNoWait: true)

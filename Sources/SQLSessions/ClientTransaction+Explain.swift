@@ -1,0 +1,85 @@
+import ShardBackend
+import StatementRouting
+import TransactionCore
+import TransactionEngine
+
+extension ClientTransaction {
+    /// Runs a statement under EXPLAIN ANALYZE on each of its shards; `prefix` is the EXPLAIN with its options.
+    ///
+    /// In a block all that it reads is locked first, by whole tables: what it counts must stay true until the commit,
+    /// and there are no rows to compare.
+    func explainAnalyze(
+        _ statement: BoundStatement, _ prefix: String
+    ) async throws(TransactionError) -> [(shard: ShardID, result: SQLResult)] {
+        try checkFunctions(of: statement)
+        note(statement.catalog, statement.tables)
+        let isFinal = modes.isReadOnly || modes.bound != .strong || !modes.isBlock
+        if !statement.isLocking, writer == nil, isFinal { return try await explainAtSnapshot(statement, prefix) }
+        if statement.plan.isWrite {
+            try checkMayWrite(statement.plan.statement.text.prefix { $0.isLetter }.uppercased())
+        }
+        let writer = try await lockingTransaction()
+        let isWrite = statement.plan.isWrite || statement.plan.functions.contains { $0.trait == .sequence }
+        let locks = Self.tableLocks(of: statement).map(LockingRun.lock)
+        var plans: [(shard: ShardID, result: SQLResult)] = []
+        for (shard, sql) in try await shardStatements(of: statement, LockingRun(writer, engine)) {
+            let statements = locks + [sql.explained(prefix)]
+            let results =
+                isWrite
+                ? try await writer.execute(statements, on: shard) : try await writer.lockingRead(statements, on: shard)
+            plans.append((shard, results[locks.count]))
+        }
+        return plans
+    }
+
+    private func explainAtSnapshot(
+        _ statement: BoundStatement, _ prefix: String
+    ) async throws(TransactionError) -> [(shard: ShardID, result: SQLResult)] {
+        let shards = try statement.shards()
+        let merged = shards.count > 1 ? MergedRead(statement, engine).shardSQL : nil
+        let snapshot = try await currentSnapshot()
+        var plans: [(shard: ShardID, result: SQLResult)] = []
+        for shard in shards {
+            let client = ClientStatement(
+                (merged ?? statement.sql).explained(prefix), searchPath: settings.searchPath, preparation: preparation,
+                isReadableInThePast: statement.isReadableInThePast
+                    && (merged == nil || statement.plan.asOfSQL == nil),
+                textInThePast: merged == nil ? statement.plan.asOfSQL.map { prefix + $0 } : nil)
+            plans.append((shard, try await snapshot.run(client, on: shard)))
+        }
+        return plans
+    }
+
+    private func shardStatements(
+        of statement: BoundStatement, _ run: LockingRun
+    ) async throws(TransactionError) -> [(shard: ShardID, sql: SQLStatement)] {
+        if case .rows = statement.plan.route, let insert = statement.plan.insert {
+            return try await run.split(statement, insert).map { ($0.shard, $0.sql) }
+        }
+        let shards = try statement.shards()
+        let merged = shards.count > 1 ? MergedRead(statement, engine).shardSQL : nil
+        return shards.map { ($0, merged ?? statement.sql) }
+    }
+
+    /// Locks on every table of a statement, enough for all that it reads and writes.
+    private static func tableLocks(of statement: BoundStatement) -> [TableLock] {
+        var modes: [String: TableLock] = [:]
+        for use in statement.plan.tables {
+            let mode: TableLockMode = use.role.isWrite ? .shareRowExclusive : .share
+            let key = use.table.description
+            if modes[key].map({ $0.mode.rawValue < mode.rawValue }) ?? true {
+                modes[key] = TableLock(table: use.table, mode: mode)
+            }
+        }
+        return modes.sorted { $0.key < $1.key }.map(\.value)
+    }
+
+    // MARK: Beside the transaction's statements
+
+    /// Runs what locks no rows on the transaction's own session on `shard`, which sees its changes; nil when it has
+    /// none there.
+    func runAside(_ sql: SQLStatement, on shard: ShardID) async throws(TransactionError) -> SQLResult? {
+        guard let writer, await writer.shards.contains(shard) else { return nil }
+        return try await writer.lockingRead([sql], on: shard)[0]
+    }
+}

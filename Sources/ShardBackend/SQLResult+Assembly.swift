@@ -1,0 +1,98 @@
+import CLibPQ
+
+// Results made of others. libpq copies every byte: for rows that are few.
+extension SQLResult {
+    /// One result of the rows of several that have the same columns, in another order. Its ``commandTag`` is empty.
+    ///
+    /// - Parameter order: which row of which part comes next.
+    /// - Throws: ``ShardError/Kind/invalidUse`` without parts, or when memory is short.
+    public static func assembled(
+        from parts: [SQLResult], order: [(part: Int, row: Int)]
+    ) throws(ShardError) -> SQLResult {
+        guard let first = parts.first,
+            let pointer = PQcopyResult(first.storage.pointer, PG_COPYRES_ATTRS)
+        else { throw ShardError(.invalidUse, "there is nothing to make a result of") }
+        let assembled = SQLResult(owning: pointer).described(as: first.fields)
+        defer { withExtendedLifetime(parts) {} }
+        for (number, place) in order.enumerated() {
+            for column in 0..<Int32(first.columnCount) {
+                let value = rawValue(parts[place.part].storage.pointer, Int32(place.row), column)
+                try put(value, in: pointer, Int32(number), column)
+            }
+        }
+        return assembled
+    }
+
+    /// The same result with other values in some columns; NULLs stay.
+    public func replacing(
+        _ columns: [Int], _ change: (_ column: Int, _ bytes: inout [UInt8]) -> Void
+    ) throws(ShardError) -> SQLResult {
+        guard let pointer = PQcopyResult(storage.pointer, PG_COPYRES_ATTRS | PG_COPYRES_TUPLES) else {
+            throw ShardError(.invalidUse, "out of memory for a result of \(count) rows")
+        }
+        let changed = SQLResult(owning: pointer, taggedAs: self)
+        defer { withExtendedLifetime(self) {} }
+        for row in 0..<count { try Self.replace(columns, in: storage.pointer, pointer, row: Int32(row), change) }
+        return changed
+    }
+
+    /// Whether a column's type is such, by its number on the server.
+    public func hasType(where condition: (UInt32) -> Bool) -> Bool {
+        defer { withExtendedLifetime(storage) {} }
+        return (0..<Int32(columnCount)).contains { condition(PQftype(storage.pointer, $0)) }
+    }
+
+    /// Puts the changed values of `source` into the same row of `target`.
+    fileprivate static func replace(
+        _ columns: [Int], in source: OpaquePointer, _ target: OpaquePointer, row: Int32,
+        _ change: (_ column: Int, _ bytes: inout [UInt8]) -> Void
+    ) throws(ShardError) {
+        for column in columns {
+            guard let value = rawValue(source, row, Int32(column)) else { continue }
+            var bytes = Array(value)
+            change(column, &bytes)
+            let failure = bytes.withUnsafeBytes { bytes -> ShardError? in
+                do throws(ShardError) { try put(bytes, in: target, row, Int32(column)) } catch { return error }
+                return nil
+            }
+            if let failure { throw failure }
+        }
+    }
+
+    private static func put(
+        _ value: UnsafeRawBufferPointer?, in result: OpaquePointer, _ row: Int32, _ column: Int32
+    ) throws(ShardError) {
+        // It takes the bytes as a string that it might change, and does not. An empty value is not NULL.
+        let bytes = value?.baseAddress.map {
+            UnsafeMutableRawPointer(mutating: $0).assumingMemoryBound(to: CChar.self)
+        }
+        guard PQsetvalue(result, row, column, bytes, value.map { Int32($0.count) } ?? -1) == 1 else {
+            throw ShardError(.invalidUse, "out of memory for a result's row \(row)")
+        }
+    }
+}
+
+extension SQLRowBatch {
+    /// The same rows with other values in some columns; NULLs stay.
+    public func replacing(
+        _ columns: [Int], _ change: (_ column: Int, _ bytes: inout [UInt8]) -> Void
+    ) throws(ShardError) -> SQLRowBatch {
+        let changed = Storage()
+        defer { withExtendedLifetime(storage) {} }
+        for result in storage.results {
+            guard let copy = PQcopyResult(result, PG_COPYRES_ATTRS | PG_COPYRES_TUPLES) else {
+                throw ShardError(.invalidUse, "out of memory for a row")
+            }
+            changed.results.append(copy)
+            try SQLResult.replace(columns, in: result, copy, row: 0, change)
+        }
+        return SQLRowBatch(storage: changed, ending: ending)
+    }
+
+    /// Whether a column's type is such, by its number on the server.
+    public func hasType(where condition: (UInt32) -> Bool) -> Bool {
+        guard let first = storage.results.first else { return ending?.hasType(where: condition) ?? false }
+        defer { withExtendedLifetime(storage) {} }
+        return (0..<PQnfields(first)).contains { condition(PQftype(first, $0)) }
+    }
+}

@@ -1,0 +1,113 @@
+import ShardBackend
+import TransactionCore
+
+/// Types by number: see ``ObjectNumbers``.
+extension TransactionEngine {
+    /// The schema was changed: what is known of types' numbers may be wrong.
+    public func forgetNumbers() { numbers = [:] }
+
+    /// Statements with the numbers of the first shard, as another one must get them.
+    func translated(_ statements: [SQLStatement], to shard: ShardID) async throws(TransactionError) -> [SQLStatement] {
+        guard shard != shards[0] else { return statements }
+        var translated = statements
+        for index in statements.indices {
+            let types = statements[index].parameterTypes
+            guard types.contains(where: Self.needsLook) else { continue }
+            let numbers = try await numbers(of: shard, knowing: types)
+            guard !numbers.isSame else { continue }
+            translated[index].parameterTypes = types.map { numbers.translated($0, .toShard) }
+            for (place, parameter) in statements[index].parameters.enumerated() where place < types.count {
+                guard case .bytes(var bytes) = parameter, numbers.holdsNumbers(types[place], .toShard) else { continue }
+                numbers.translate(&bytes, of: types[place], .toShard)
+                translated[index].parameters[place] = .bytes(bytes)
+            }
+        }
+        return translated
+    }
+
+    /// What a shard returned, with the numbers of the first shard.
+    func translated(_ result: SQLResult, from shard: ShardID) async throws(TransactionError) -> SQLResult {
+        guard shard != shards[0], result.hasType(where: Self.needsLook) else { return result }
+        let fields = result.fields
+        let numbers = try await numbers(of: shard, knowing: fields.map(\.typeOID))
+        guard !numbers.isSame else { return result }
+        let described = fields.map { $0.ofType(numbers.translated($0.typeOID, .toCluster)) }
+        let columns = fields.indices.filter {
+            fields[$0].isBinary && numbers.holdsNumbers(fields[$0].typeOID, .toCluster)
+        }
+        guard !columns.isEmpty, !result.isEmpty else { return result.described(as: described) }
+        do throws(ShardError) {
+            return try result.replacing(columns) { column, bytes in
+                numbers.translate(&bytes, of: fields[column].typeOID, .toCluster)
+            }.described(as: described)
+        } catch {
+            throw TransactionError(error, shard: shard)
+        }
+    }
+
+    /// The same of rows that are handed on as they arrive.
+    nonisolated func translation(from shard: ShardID) -> ShardStream<SQLRowStream>.Translation {
+        { batch throws(TransactionError) in
+            guard shard != self.shards[0], batch.hasType(where: Self.needsLook) else { return batch }
+            return try await self.translated(batch, from: shard)
+        }
+    }
+
+    private func translated(_ batch: SQLRowBatch, from shard: ShardID) async throws(TransactionError) -> SQLRowBatch {
+        let fields = batch.fields
+        let numbers = try await numbers(of: shard, knowing: fields.map(\.typeOID))
+        guard !numbers.isSame else { return batch }
+        let described = fields.map { $0.ofType(numbers.translated($0.typeOID, .toCluster)) }
+        let columns = fields.indices.filter {
+            fields[$0].isBinary && numbers.holdsNumbers(fields[$0].typeOID, .toCluster)
+        }
+        guard !columns.isEmpty, !batch.isEmpty else { return batch.described(as: described) }
+        do throws(ShardError) {
+            return try batch.replacing(columns) { column, bytes in
+                numbers.translate(&bytes, of: fields[column].typeOID, .toCluster)
+            }.described(as: described)
+        } catch {
+            throw TransactionError(error, shard: shard)
+        }
+    }
+
+    func translated(_ results: [SQLResult], from shard: ShardID) async throws(TransactionError) -> [SQLResult] {
+        guard shard != shards[0] else { return results }
+        var translated: [SQLResult] = []
+        for result in results { translated.append(try await self.translated(result, from: shard)) }
+        return translated
+    }
+
+    func translated(
+        _ description: StatementDescription, from shard: ShardID
+    ) async throws(TransactionError) -> StatementDescription {
+        let types = description.parameterTypes + description.fields.map(\.typeOID)
+        guard shard != shards[0], types.contains(where: Self.needsLook) else { return description }
+        let numbers = try await numbers(of: shard, knowing: types)
+        return StatementDescription(
+            parameterTypes: description.parameterTypes.map { numbers.translated($0, .toCluster) },
+            fields: description.fields.map { $0.ofType(numbers.translated($0.typeOID, .toCluster)) })
+    }
+
+    /// A user's type, or one whose values may hold such (`record`, `record[]`).
+    private static func needsLook(_ type: UInt32) -> Bool {
+        type >= ObjectNumbers.firstOfUsers || type == 2249 || type == 2287
+    }
+
+    /// Reads the numbers of both shards when they are not known yet, or not all of `types`.
+    private func numbers(
+        of shard: ShardID, knowing types: [UInt32]
+    ) async throws(TransactionError) -> ObjectNumbers {
+        if let known = numbers[shard], types.allSatisfy({ known.knows($0) }) { return known }
+        let cluster = try await inspect(ObjectNumbers.query, on: shards[0])
+        let own = try await inspect(ObjectNumbers.query, on: shard)
+        do throws(ShardError) {
+            let read = ObjectNumbers(
+                cluster: try ObjectNumbers.rows(of: cluster), shard: try ObjectNumbers.rows(of: own))
+            numbers[shard] = read
+            return read
+        } catch {
+            throw TransactionError(error, shard: shard)
+        }
+    }
+}
