@@ -47,6 +47,7 @@ actor ClientTransaction {
     private(set) var writer: ReadWriteTransaction?
     private var reads: [RecordedRead] = []
     private var savepoints: [(name: String, readCount: Int)] = []
+    private var portalCount = 0
     /// What statements were planned by, with the tables that they used.
     private var plannedBy: [(catalog: Catalog, tables: Set<TableName>)] = []
 
@@ -94,6 +95,7 @@ actor ClientTransaction {
             if delivery == .streamed, let stream = try await run.stream(statement, modes.isBlock) {
                 return StatementResult(stream, fields: stream.fields)
             }
+            if delivery == .inPortions, let result = try await portions(of: statement, writer) { return result }
             return try await run.read(statement, modes.isBlock)
         }
         if writer == nil, statement.readsNoTable, delivery == .whole || !statement.mayHaveManyRows {
@@ -103,9 +105,9 @@ actor ClientTransaction {
             ])
         }
         note(statement.catalog, statement.tables)
-        // A transaction's own session can't be kept waiting while it does something else.
-        let isWhole = delivery == .whole || statement.hasFewRows || writer != nil && delivery == .inPortions
-        if !isWhole, let stream = try await stream(statement) {
+        if delivery == .inPortions, let writer {
+            if let result = try await portions(of: statement, writer) { return result }
+        } else if delivery != .whole, !statement.hasFewRows, let stream = try await stream(statement) {
             return StatementResult(stream, fields: stream.fields)
         }
         let result: StatementResult
@@ -131,6 +133,21 @@ actor ClientTransaction {
         }
         if stream != nil { reads.append(RecordedRead(statement: statement, extent: .some)) }
         return stream
+    }
+
+    /// Rows under locks, so many at a time: the transaction's own session can't be kept waiting while it does something
+    /// else. Nil when they are few or must be put together first.
+    private func portions(
+        of statement: BoundStatement, _ writer: ReadWriteTransaction
+    ) async throws(TransactionError) -> StatementResult? {
+        portalCount += 1
+        let mustRepeat = modes.isBlock || !statement.isLocking
+        let name = "meridian_portal_\(portalCount)"
+        guard let cursor = try await LockingRun(writer, engine).cursor(statement, mustRepeat, name: name) else {
+            return nil
+        }
+        try await remember(statement)
+        return StatementResult(cursor, fields: try await cursor.open(statement.resultFormat))
     }
 
     private func stream(

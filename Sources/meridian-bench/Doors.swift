@@ -77,7 +77,9 @@ struct Doors: Sendable {
             try connection.copyIn(rows: rows, into: "pgbench_accounts")
         }
         // Meridian's tables are in another database of the same server.
-        for name in ["direct", "meridian"] { try BareConnection(door(name).conninfo).execute(["ANALYZE pgbench_accounts"]) }
+        for name in ["direct", "meridian"] {
+            try BareConnection(door(name).conninfo).execute(["ANALYZE pgbench_accounts"])
+        }
         try write("select", "SELECT abalance FROM pgbench_accounts WHERE aid = :aid;")
         try write("update", "UPDATE pgbench_accounts SET abalance = abalance + 1 WHERE aid = :aid;")
     }
@@ -187,7 +189,11 @@ struct PgbenchCell: Sendable {
         }
         guard status == .exited(0), let perSecond = number(after: "tps = "),
             let latency = number(after: "latency average = "), number(after: "number of failed transactions: ") == 0
-        else { throw LocalClusterError("pgbench failed (\(status.map(String.init(describing:)) ?? "cancelled"))", detail: String(output.suffix(2_000))) }
+        else {
+            throw LocalClusterError(
+                "pgbench failed (\(status.map(String.init(describing:)) ?? "cancelled"))",
+                detail: String(output.suffix(2_000)))
+        }
         var cell = PgbenchCell()
         cell.transactions = Int(perSecond * Double(seconds))
         cell.seconds = Double(seconds)

@@ -69,7 +69,7 @@ import TransactionCore
     }
 
     @Test(
-        "what another changes once a rollback to a savepoint has given up its lock comes later in the order, or fails it"
+        "what another changes once a rollback to a savepoint has given up its lock comes later in the order, or fails"
     )
     func rollbackLosesLock() async throws {
         try await Self.withAccounts { _, one, two, a, b in

@@ -65,7 +65,7 @@ import Testing
                 try await client.text("CREATE TABLE t (id int PRIMARY KEY, v int); INSERT INTO t VALUES (1, 5)")
                 let statement = SQLStatement("SELECT v FROM t WHERE id = $1", [1])
                 #expect(try await client.describe(statement).fields.map(\.typeOID) == [23])
-                try await served.session { try await $0.text("ALTER TABLE t ALTER COLUMN v TYPE text") }
+                _ = try await served.session { try await $0.text("ALTER TABLE t ALTER COLUMN v TYPE text") }
                 // The connection prepares anew what the node refuses as PostgreSQL would.
                 let result = try await client.run(statement)
                 #expect(try result[0].text(0) == "5" && result.fields.map(\.typeOID) == [25])

@@ -72,8 +72,10 @@ import TransactionEngine
         }
     }
 
-    @Test("a stream of rows that a commit overtook before its snapshot is read at its timestamp (R10)")
-    func overtakenStream() async throws {
+    @Test(
+        "a stream that a commit overtook before its snapshot is read at its timestamp, COPY's too (R10)",
+        arguments: [false, true])
+    func overtakenStream(isCopy: Bool) async throws {
         try await EngineShards.withShared { shards in
             try await shards.engine { engine in
                 _ = try await engine.makeBank()
@@ -84,6 +86,13 @@ import TransactionEngine
                     preparation: { _ in ["SELECT set_config('search_path', 'bank', false)"] })
                 let snapshot = try await engine.snapshot()
                 func balance() async throws -> Int64? {
+                    if isCopy {
+                        let copy = try await snapshot.copiesOut(of: read, on: [shard]) { query, _ in
+                            "COPY (\(query)) TO STDOUT"
+                        }[0]
+                        let line = try await copy.next()?.withBytes(0) { String(decoding: $0, as: UTF8.self) }
+                        return line.flatMap { Int64($0.dropLast()) }
+                    }
                     let stream = try await snapshot.streams(of: read, on: [shard])[0]
                     return try await stream.next()?.first?.int64(0)
                 }
