@@ -95,6 +95,9 @@ struct BoundStatement: Sendable {
         return plan.tables.isEmpty && plan.functions.isEmpty && plan.otherRelations.isEmpty
     }
 
+    /// The tables as they stand in SQL, in one order everywhere.
+    var tableNames: [String] { tables.sorted().map(\.description) }
+
     /// The tables whose definition the plan depends on.
     var tables: Set<TableName> { Set(plan.tables.map(\.table)) }
 }

@@ -40,6 +40,8 @@ actor ClientTransaction {
     private let catalogs: SchemaCatalog
     let modes: Modes
     private let applied: AppliedSettings
+    /// Is told what a session's server says without being asked.
+    private let notices: @Sendable (ShardConnection, PostgresErrorFields) -> Void
     private(set) var settings: SessionSettings
     /// The catalog as the transaction itself has changed it.
     private(set) var ownCatalog: Catalog?
@@ -55,17 +57,21 @@ actor ClientTransaction {
 
     init(
         _ engine: TransactionEngine, _ catalogs: SchemaCatalog, _ modes: Modes, settings: SessionSettings,
-        applied: AppliedSettings
+        applied: AppliedSettings, notices: @escaping @Sendable (ShardConnection, PostgresErrorFields) -> Void
     ) {
         self.engine = engine
         self.catalogs = catalogs
         self.modes = modes
-        (self.settings, self.applied) = (settings, applied)
+        (self.settings, self.applied, self.notices) = (settings, applied, notices)
     }
 
     var preparation: SessionPreparation {
-        let (settings, applied) = (settings, applied)
-        return { applied.statements(bringing: $0, to: settings) }
+        let (settings, applied, notices) = (settings, applied, notices)
+        return { connection in
+            // Until the pool has it back.
+            connection.assumeIsolated { $0.setNoticeHandler { [unowned connection] in notices(connection, $0) } }
+            return applied.statements(bringing: connection, to: settings)
+        }
     }
 
     /// A setting was changed; the sessions that the transaction has already are told too, until its end.

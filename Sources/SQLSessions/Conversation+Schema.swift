@@ -7,7 +7,7 @@ import TransactionEngine
 
 /// Changes of the schema: on every shard, in one transaction.
 extension Conversation {
-    func runSchemaChange(_ command: DDLCommand, isBlock: Bool) async throws {
+    func runSchemaChange(_ command: DDLCommand, isBlock: Bool) async throws -> StatementResult {
         guard !command.isConcurrent else {
             throw TransactionError(
                 .featureNotSupported, "\(command.object) changes CONCURRENTLY are not supported",
@@ -30,7 +30,8 @@ extension Conversation {
         }
         let changed = try await transaction.schemaChanged()
         try check(changed)
-        writer.commandComplete(Self.tag(of: command))
+        // Told once it is committed.
+        return StatementResult([], tag: Self.tag(of: command))
     }
 
     /// What keeps undo tables and as-of views in step, before and after the change.

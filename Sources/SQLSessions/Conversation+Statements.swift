@@ -42,15 +42,15 @@ extension Conversation {
             return try await currentTransaction(isBlock: isBlock).run(statement, delivery)
         case .transaction(let command): try await runTransaction(command)
         case .setting(let command): try await runSetting(command)
-        case .ddl(let command): try await runSchemaChange(command, isBlock: isBlock)
+        case .ddl(let command): return try await runSchemaChange(command, isBlock: isBlock)
         case .truncate(let relations, _, _):
-            try await runOnEveryShard(planned, relations, isBlock: isBlock, tag: "TRUNCATE TABLE")
+            return try await runOnEveryShard(planned, relations, isBlock: isBlock, tag: "TRUNCATE TABLE")
         case .lockTable(let relations, _, _):
             guard block.isOpen else {
                 throw TransactionError(
                     .noActiveTransaction, "LOCK TABLE can only be used in transaction blocks")
             }
-            try await runOnEveryShard(planned, relations, isBlock: isBlock, tag: "LOCK TABLE")
+            return try await runOnEveryShard(planned, relations, isBlock: isBlock, tag: "LOCK TABLE")
         case .maintenance(let command, _): try await runMaintenance(planned, command)
         case .explain(let options, let range):
             return try await explain(
@@ -91,14 +91,14 @@ extension Conversation {
 
     private func runOnEveryShard(
         _ planned: PlannedStatement, _ relations: [RelationName], isBlock: Bool, tag: String
-    ) async throws(TransactionError) {
+    ) async throws(TransactionError) -> StatementResult {
         let transaction = try currentTransaction(isBlock: isBlock)
         if case .lockTable = planned.statement.kind {} else { try await transaction.checkMayWrite(tag) }
         let sql = SQLStatement(planned.statement.text, isPrepared: false)
         let locking = try await transaction.lockingTransaction()
         for shard in node.engine.shards { _ = try await locking.execute(sql, on: shard) }
         await transaction.used(planned.catalog, relations.compactMap { table(named: $0, planned.catalog) })
-        writer.commandComplete(tag)
+        return StatementResult([], tag: tag)
     }
 
     func table(named name: RelationName, _ catalog: Catalog) -> TableName? {

@@ -196,7 +196,8 @@ extension Conversation {
             isReadOnly: block.isReadOnly ?? variables.isReadOnlyByDefault, isBlock: isBlock || block.isOpen,
             bound: try variables.readBound())
         let begun = ClientTransaction(
-            node.engine, node.catalogs, modes, settings: variables.settings, applied: node.applied)
+            node.engine, node.catalogs, modes, settings: variables.settings, applied: node.applied
+        ) { connection, fields in self.assumeIsolated { $0.forward(fields, from: connection) } }
         transaction = begun
         return begun
     }

@@ -48,6 +48,14 @@ actor Conversation: ClientSession {
     /// The simple protocol describes rows with the rows.
     var describesAnswers = true
 
+    /// Who said what since the last ReadyForQuery.
+    private var notices: [NoticeKey: ObjectIdentifier] = [:]
+
+    private struct NoticeKey: Hashable {
+        let state: SQLState
+        let message: String
+    }
+
     var transaction: ClientTransaction?
     var block = TransactionBlock()
     var statements: [String: PreparedStatement] = [:]
@@ -193,6 +201,16 @@ actor Conversation: ClientSession {
         block.failed()
     }
 
+    /// Tells the client what a shard says. What several say, as of a change of the schema, is told once.
+    func forward(_ notice: PostgresErrorFields, from connection: ShardConnection) {
+        let key = NoticeKey(state: notice.sqlState, message: notice.message)
+        let teller = notices[key, default: ObjectIdentifier(connection)]
+        guard teller == ObjectIdentifier(connection) else { return }
+        notices[key] = teller
+        writer.noticeResponse(
+            ErrorFields(fields: notice.all.map { .init(.init(rawValue: $0.field.rawValue), $0.value) }))
+    }
+
     func fail(_ error: any Error) {
         fail(fields(of: error))
         guard let error = error as? WireError, error.isFatal else { return }
@@ -227,6 +245,7 @@ actor Conversation: ClientSession {
         if block.hasFailed { await transaction?.statementFailed() }
         if !block.isOpen { (portals, cursors) = ([:], [:]) }
         hasFailedSinceSync = false
+        notices = [:]
         activity.ended(isInBlock: block.isOpen)
         writer.readyForQuery(block.status)
     }

@@ -76,8 +76,8 @@ struct SnapshotRun: Sendable {
         let isReadableInThePast =
             statement.isReadableInThePast && (statement.plan.asOfSQL == nil || textInThePast != nil)
         return ClientStatement(
-            sql, searchPath: searchPath, preparation: preparation, isReadableInThePast: isReadableInThePast,
-            textInThePast: textInThePast)
+            sql, searchPath: searchPath, tables: statement.tableNames, preparation: preparation,
+            isReadableInThePast: isReadableInThePast, textInThePast: textInThePast)
     }
 }
 

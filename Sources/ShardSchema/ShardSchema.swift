@@ -64,7 +64,7 @@ public enum ShardSchema {
 
     /// What begins a read at `timestamp` (R8, R10), to be sent in one pipeline with the query and COMMIT.
     ///
-    /// The second statement takes the snapshot; the shard's safe time must have reached `timestamp` before. Fails with
+    /// The last statement takes the snapshot; the shard's safe time must have reached `timestamp` before. Fails with
     /// SQLSTATE 72000 when the timestamp is older than what the shard keeps.
     ///
     /// A prepared statement is planned for the `search_path` it was parsed under, so keep sessions that read at
@@ -74,13 +74,19 @@ public enum ShardSchema {
     /// is and of the view `meridian_diff_SCHEMA.TABLE`, whose rows have a `weight` of 1 or -1 and turn the table into
     /// what it was: `SELECT (SELECT sum(x) FROM s.t) + (SELECT coalesce(sum(weight * x), 0) FROM meridian_diff_s.t)`.
     ///
-    /// - Parameter schemas: the `search_path` of the query; each schema's versioned tables appear as they were.
-    public static func readPrologue(at timestamp: Timestamp, schemas: [String]) -> [SQLStatement] {
+    /// - Parameters:
+    ///   - schemas: the `search_path` of the query; each schema's versioned tables appear as they were.
+    ///   - tables: what the query reads, as it stands in SQL. They are locked before the snapshot is taken: a snapshot
+    ///     from before a TRUNCATE that then waits for its lock would find the table empty, and no undo rows either
+    ///     (PostgreSQL's manual, "Caveats" of MVCC).
+    public static func readPrologue(
+        at timestamp: Timestamp, schemas: [String], tables: [String] = []
+    ) -> [SQLStatement] {
         let path = schemas.flatMap { ["meridian_asof_\($0)", $0] }
             .map { "\"\($0.replacing("\"", with: "\"\""))\"" }.joined(separator: ", ")
-        return [
-            "BEGIN ISOLATION LEVEL REPEATABLE READ READ ONLY",
-            SQLStatement("SELECT meridian.begin_read($1, $2)", [.int64(timestamp.rawValue), .text(path)]),
+        let locks = tables.isEmpty ? [] : ["LOCK TABLE \(tables.joined(separator: ", ")) IN ACCESS SHARE MODE"]
+        return ["BEGIN ISOLATION LEVEL REPEATABLE READ READ ONLY"] + locks.map { SQLStatement($0) } + [
+            SQLStatement("SELECT meridian.begin_read($1, $2)", [.int64(timestamp.rawValue), .text(path)])
         ]
     }
 

@@ -6,6 +6,8 @@ public struct ClientStatement: Sendable {
     /// The client's `search_path`, which the session has by ``preparation``; each schema's versioned tables appear as
     /// they were.
     public var searchPath: [String]
+    /// The tables that it reads, as they stand in SQL.
+    public var tables: [String]
     /// What the session is told first.
     public var preparation: SessionPreparation?
     /// False for a statement whose views or functions are bound to the tables themselves: it is read only while these
@@ -15,10 +17,11 @@ public struct ClientStatement: Sendable {
     public var textInThePast: String?
 
     public init(
-        _ statement: SQLStatement, searchPath: [String], preparation: SessionPreparation? = nil,
+        _ statement: SQLStatement, searchPath: [String], tables: [String] = [], preparation: SessionPreparation? = nil,
         isReadableInThePast: Bool = true, textInThePast: String? = nil
     ) {
         (self.statement, self.searchPath, self.preparation) = (statement, searchPath, preparation)
+        self.tables = tables
         (self.isReadableInThePast, self.textInThePast) = (isReadableInThePast, textInThePast)
     }
 

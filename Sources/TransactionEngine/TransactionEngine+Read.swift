@@ -85,7 +85,8 @@ extension TransactionEngine {
         try await reachSafeTime(timestamp, on: shard)
         statistics.reads += 1
         statistics.readsOfThePast += 1
-        let prologue = ShardSchema.readPrologue(at: timestamp, schemas: statement.searchPath)
+        let prologue = ShardSchema.readPrologue(
+            at: timestamp, schemas: statement.searchPath, tables: statement.tables)
         let deadline = ContinuousClock.now + configuration.statementTimeout
         let result = try await withReader(statement, on: shard) { connection throws(ShardError) in
             do throws(ShardError) {

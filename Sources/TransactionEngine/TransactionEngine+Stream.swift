@@ -114,7 +114,8 @@ extension TransactionEngine {
         try await reachSafeTime(timestamp, on: shard)
         statistics.reads += 1
         statistics.readsOfThePast += 1
-        return ShardSchema.readPrologue(at: timestamp, schemas: statement.searchPath)
+        return ShardSchema.readPrologue(
+            at: timestamp, schemas: statement.searchPath, tables: statement.tables)
     }
 
     private func begin(_ statements: [SQLStatement], _ lease: StreamLease) async throws(TransactionError) {

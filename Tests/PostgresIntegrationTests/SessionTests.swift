@@ -215,4 +215,34 @@ import Testing
             }
         }
     }
+
+    @Test("a read of the past that waits for a TRUNCATE sees the rows that were there")
+    func truncateUnderRead() async throws {
+        try await ServedShards.with { served in
+            let one = try await served.connect()
+            let other = try await served.connect()
+            try await one.text(Self.table + Self.rows)
+            try await one.text("UPDATE t SET n = 7 WHERE id = 1")
+            let timestamp = try await one.text("SHOW meridian.commit_timestamp")
+            try await one.text("BEGIN; TRUNCATE t")
+            try await other.text("SET meridian.read_timestamp = '\(timestamp)'")
+            async let sum = other.text("SELECT count(*), max(n) FROM t")
+            try await Task.sleep(for: .milliseconds(200))
+            try await one.text("COMMIT")
+            #expect(try await sum == "5,50")
+            #expect(try await one.text("SELECT count(*) FROM t") == "0")
+            await one.close()
+            await other.close()
+        }
+    }
+
+    @Test("what the shards notice reaches the client, once for all of them")
+    func notices() async throws {
+        try await ServedShards.with(3) { served in
+            let psql = try RunningCommand(
+                ["-XAtq", "-c", "DROP TABLE IF EXISTS nothing", served.conninfo], program: "/usr/bin/psql")
+            #expect(await psql.exitStatus() == 0)
+            #expect(psql.errors == "NOTICE:  table \"nothing\" does not exist, skipping\n")
+        }
+    }
 }
