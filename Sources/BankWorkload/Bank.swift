@@ -84,7 +84,7 @@ public struct Bank: BankAccess {
 
     public func now() async throws -> Timestamp? { try await engine.snapshot().timestamp }
 
-    public func statistics() async -> EngineStatistics? { await engine.currentStatistics() }
+    public func commitWaitShare() async -> Double? { await engine.currentStatistics().commitWaitShare }
 
     public func sum(_ bound: ReadBound) async throws -> Int64 { try await sum(at: try await engine.snapshot(bound)) }
 

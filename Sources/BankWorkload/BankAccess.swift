@@ -1,6 +1,5 @@
 import ShardBackend
 import TransactionCore
-import TransactionEngine
 import TwoPhaseCommit
 
 /// A bank, however its accounts are reached: by an engine in this process (``Bank``) or by the wire protocol
@@ -29,8 +28,9 @@ public protocol BankAccess: Sendable {
     /// A timestamp of now; nil when transactions have none, as on a plain PostgreSQL.
     func now() async throws -> Timestamp?
 
-    /// What the engine has done, when it is in this process.
-    func statistics() async -> EngineStatistics?
+    /// The share of commits' time in which nothing but commit-wait was waited for, 0 to 1, since the coordinator
+    /// started; nil where nobody waits so.
+    func commitWaitShare() async -> Double?
 }
 
 /// How a transfer ended that did not fail.

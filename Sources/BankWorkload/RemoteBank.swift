@@ -133,7 +133,13 @@ public struct RemoteBank: BankAccess {
         }
     }
 
-    public func statistics() async -> EngineStatistics? { nil }
+    public func commitWaitShare() async -> Double? {
+        guard server.isMeridian else { return nil }
+        let shown = try? await server.session { connection in
+            try await connection.runSimple("SHOW meridian.commit_wait_share", deadline: .now + Self.timeout)
+        }
+        return shown.flatMap { try? Double($0[0][0].text(0)) }
+    }
 
     // MARK: Operations
 

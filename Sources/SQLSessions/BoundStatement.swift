@@ -31,6 +31,12 @@ struct BoundStatement: Sendable {
     /// A text without parameters has its values in it, and is not likely to come again.
     var isWorthPreparing: Bool { !parameters.isEmpty }
 
+    /// Throws 42P02 for a parameter that has no value, which only an inner query can have: DECLARE's or COPY's.
+    func checkParameters() throws(TransactionError) {
+        guard plan.parameterCount > parameters.count else { return }
+        throw TransactionError(.undefinedParameter, "there is no parameter $\(parameters.count + 1)")
+    }
+
     /// The parameters as routing reads them.
     var bound: [BoundParameter] {
         parameters.enumerated().map { index, parameter in

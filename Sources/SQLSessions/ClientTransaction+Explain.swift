@@ -41,7 +41,8 @@ extension ClientTransaction {
         var plans: [(shard: ShardID, result: SQLResult)] = []
         for shard in shards {
             let client = ClientStatement(
-                (merged ?? statement.sql).explained(prefix), searchPath: settings.searchPath, preparation: preparation,
+                (merged ?? statement.sql).explained(prefix), searchPath: settings.searchPath,
+                tables: statement.tableNames, preparation: preparation,
                 isReadableInThePast: statement.isReadableInThePast
                     && (merged == nil || statement.plan.asOfSQL == nil),
                 textInThePast: merged == nil ? statement.plan.asOfSQL.map { prefix + $0 } : nil)

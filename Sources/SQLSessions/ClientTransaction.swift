@@ -98,6 +98,12 @@ actor ClientTransaction {
             note(statement.catalog, statement.tables)
             let run = LockingRun(writer, engine)
             if statement.plan.isWrite { return try await run.write(statement) }
+            if isRemembered(statement), !savepoints.isEmpty {
+                // Going back to a savepoint gives up its locks.
+                let result = try await run.read(statement, true)
+                reads.append(RecordedRead(statement: statement, extent: .all(result.digest)))
+                return result
+            }
             if delivery == .streamed, let stream = try await run.stream(statement, modes.isBlock) {
                 return StatementResult(stream, fields: stream.fields)
             }

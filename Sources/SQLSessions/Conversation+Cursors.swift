@@ -34,6 +34,7 @@ extension Conversation {
         }
         let statement = BoundStatement(
             plan: planned.plan, catalog: planned.catalog, parameters: parameters, parameterTypes: types)
+        try statement.checkParameters()
         cursorCount += 1
         let source = try await currentTransaction(isBlock: true).openCursor(statement, number: cursorCount)
         cursors[name] = Cursor(

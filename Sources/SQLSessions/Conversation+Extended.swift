@@ -155,6 +155,8 @@ extension Conversation {
             // What is not rows has been answered.
             if result == nil { return }
         }
+        // Where it stands is not known after an error.
+        portals[execute.portal] = nil
         try await fetch(from: &portal, execute.rowsMax > 0 ? Int(execute.rowsMax) : .max, isLone: isLone)
         portals[execute.portal] = portal
     }

@@ -46,7 +46,14 @@ extension Conversation {
     func executed(_ name: String) async throws -> (PlannedStatement?, types: [UInt32]) {
         guard let prepared = statements[name], !name.isEmpty else { throw Self.noStatement(name) }
         let planned = try await node.plan(prepared.text, variables.settings.searchPath, transaction).first
-        return (planned, prepared.parameterTypes)
+        switch planned?.statement.kind {
+        case nil, .query, .insert, .update, .delete, .merge: return (planned, prepared.parameterTypes)
+        default:
+            // What the protocol has prepared can be anything, an EXECUTE of itself too.
+            throw TransactionError(
+                .featureNotSupported, "EXECUTE of a utility statement is not supported",
+                hint: "execute \"\(name)\" by the protocol that prepared it")
+        }
     }
 
     func deallocate(_ name: String?) throws(TransactionError) {

@@ -132,6 +132,7 @@ extension Conversation {
             if let timestamp = variables.readTimestamp { return "\(timestamp)" }
             return await transaction?.snapshot.map { "\($0.timestamp)" } ?? ""
         case "meridian.commit_timestamp": return variables.commitTimestamp.map { "\($0)" } ?? ""
+        case "meridian.commit_wait_share": return "\(await node.engine.currentStatistics().commitWaitShare)"
         case "transaction_isolation", "default_transaction_isolation": return "serializable"
         case "transaction_read_only": return block.isReadOnly ?? variables.isReadOnlyByDefault ? "on" : "off"
         case "default_transaction_read_only": return variables.isReadOnlyByDefault ? "on" : "off"

@@ -145,6 +145,8 @@ extension Conversation {
         if chains { try checkInBlock("COMMIT AND CHAIN") }
         guard block.isOpen else {
             warn(.noActiveTransaction, "there is no transaction in progress")
+            // Of several statements in one text or pipeline, those before it are one.
+            try await endImplicitTransaction()
             return writer.commandComplete("COMMIT")
         }
         let modes = block.modes

@@ -23,6 +23,7 @@ actor Cursor {
     private let source: Source
     private let loop: EventLoop
     private var reader: ResultReader?
+    private var isBroken = false
 
     nonisolated var unownedExecutor: UnownedSerialExecutor { loop.asUnownedSerialExecutor() }
 
@@ -50,6 +51,11 @@ actor Cursor {
 
     private func opened(_ format: SQLStatement.Format) async throws(TransactionError) -> ResultReader {
         if let reader { return reader }
+        guard !isBroken else {
+            throw TransactionError(
+                .objectNotInPrerequisiteState, "the cursor cannot be run", detail: "fetching from it has failed",
+                hint: "close it and declare it again")
+        }
         let result: StatementResult
         switch source {
         case .snapshot(let transaction):
@@ -66,9 +72,12 @@ actor Cursor {
 
     func next(atMost limit: Int) async throws(TransactionError) -> RowBlock? {
         guard var reader else { return nil }
+        // Where it stands is not known after an error.
         self.reader = nil
+        isBroken = true
         let block = try await reader.next(atMost: limit)
         self.reader = reader
+        isBroken = false
         return block
     }
 

@@ -20,6 +20,8 @@ public struct EngineStatistics: Sendable, Hashable {
     public var commitTime: Duration = .zero
     /// The part of ``commitTime`` in which nothing but commit-wait was waited for.
     public var exposedCommitWait: Duration = .zero
+    /// The share of commits' time in which nothing but commit-wait was waited for, 0 to 1.
+    public var commitWaitShare: Double { commitTime > .zero ? exposedCommitWait / commitTime : 0 }
     /// Prepared transactions that were settled by recovery.
     public var recovered = 0
 

@@ -243,8 +243,8 @@ public actor ReadWriteTransaction {
                 .objectNotInPrerequisiteState, "two statements of one transaction at the same time on shard \(shard)",
                 hint: "wait for the first one", shard: shard)
         }
+        defer { connecting.remove(shard) }
         let session = Session(shard: shard, connection: try await engine.leaseWriter(on: shard), isWritten: isWrite)
-        connecting.remove(shard)
         guard case .open = phase else {
             // Another statement failed meanwhile and the transaction was rolled back without this session.
             await engine.rollback([session], endsTransaction: false)

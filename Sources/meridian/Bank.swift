@@ -59,7 +59,8 @@ struct BankOptions: ParsableArguments {
         let configuration = try knownCluster()
         let loop = try EventLoop(name: "bank")
         defer { loop.shutdown() }
-        let server = try await RemoteBank.Server(try url ?? Self.url(configuration), clients: clients, on: loop)
+        // One connection more than clients: for the progress.
+        let server = try await RemoteBank.Server(try url ?? Self.url(configuration), clients: clients + 1, on: loop)
         let shards = configuration?.engine.shards
         return try await body(server, server.isMeridian ? try shards.map { try ShardLogs($0, on: loop) } : nil)
     }

@@ -1,22 +1,16 @@
 import BankWorkload
 import Foundation
 import TransactionCore
-import TransactionEngine
 
 /// What a run of the bank is summed up in.
 struct BankReport {
     let load: BankLoad
     let tally: BankTally
-    /// Of the engine, when it was in this process.
-    let statistics: EngineStatistics?
+    /// 0 to 1; nil where nobody waits so.
+    let commitWaitShare: Double?
     let took: Duration
     /// It is known which account is on which shard.
     let knowsShards: Bool
-
-    /// The share of commit latency in which nothing but commit-wait was waited for, 0 to 1.
-    static func commitWaitShare(_ statistics: EngineStatistics) -> Double {
-        statistics.commitTime > .zero ? statistics.exposedCommitWait / statistics.commitTime : 0
-    }
 
     static func describe(_ failures: [SQLState: Int]) -> String {
         guard !failures.isEmpty else { return "no aborts" }
@@ -46,11 +40,8 @@ struct BankReport {
             ("aborts", tally.failures.isEmpty ? "none" : Self.describe(tally.failures)),
             ("outcome unknown", "\(tally.indeterminate)"),
         ]
-        if let statistics {
-            rows += [
-                ("commit-wait share", String(format: "%.1f %%", Self.commitWaitShare(statistics) * 100)),
-                ("recovered at start", "\(statistics.recovered)"),
-            ]
+        if let commitWaitShare {
+            rows.append(("commit-wait share", String(format: "%.1f %%", commitWaitShare * 100)))
         }
         return rows.map { "\($0.0.padding(toLength: 24, withPad: " ", startingAt: 0))\($0.1)" }.joined(separator: "\n")
     }
@@ -69,10 +60,7 @@ struct BankReport {
             figures["crossShard"] = tally.crossShard
             figures["oneShard"] = tally.transfers - tally.crossShard
         }
-        if let statistics {
-            figures["commitWaitShare"] = Self.commitWaitShare(statistics)
-            figures["recovered"] = statistics.recovered
-        }
+        if let commitWaitShare { figures["commitWaitShare"] = commitWaitShare }
         let data = try JSONSerialization.data(withJSONObject: figures, options: [.prettyPrinted, .sortedKeys])
         try data.write(to: URL(filePath: path))
     }

@@ -68,7 +68,8 @@ extension BankCommand {
                 let began = ContinuousClock.now
                 try await Self.execute(run, bank)
                 return BankReport(
-                    load: load, tally: await run.tally, statistics: await bank.statistics(), took: .now - began,
+                    load: load, tally: await run.tally, commitWaitShare: await bank.commitWaitShare(),
+                    took: .now - began,
                     knowsShards: bank.crosses(0, 1) != nil)
             }
             print(report.text)
@@ -129,7 +130,7 @@ private struct BankProgress {
         let began = ContinuousClock.now
         var (before, transfersBefore) = (began, 0)
         while (try? await Task.sleep(for: .seconds(1))) != nil {
-            let (tally, statistics) = (await run.tally, await bank.statistics())
+            let (tally, share) = (await run.tally, await bank.commitWaitShare())
             let now = ContinuousClock.now
             let rate = Double(tally.transfers - transfersBefore) / ((now - before) / .seconds(1))
             (before, transfersBefore) = (now, tally.transfers)
@@ -139,8 +140,7 @@ private struct BankProgress {
                     (now - began) / .seconds(1), rate,
                     Double(tally.transferLatency.valueAtPercentile(50)) / 1000,
                     Double(tally.transferLatency.valueAtPercentile(99)) / 1000,
-                    statistics.map { String(format: "commit-wait %.1f %%  ", BankReport.commitWaitShare($0) * 100) }
-                        ?? "",
+                    share.map { String(format: "commit-wait %.1f %%  ", $0 * 100) } ?? "",
                     BankReport.describe(tally.failures)))
         }
         line.clear()

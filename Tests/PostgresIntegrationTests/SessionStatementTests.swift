@@ -240,4 +240,54 @@ import Testing
             #expect(await client.failure("SET ROLE someone") == "0A000")
         }
     }
+
+    @Test("a parameter without a value in DECLARE's or COPY's query is refused, and COMMIT outside a block commits")
+    func innerParameters() async throws {
+        try await ServedShards.with(3) { served in
+            try await served.session { client in
+                try await client.text("CREATE TABLE t (id int PRIMARY KEY, v int); INSERT INTO t VALUES (1, 1), (2, 2)")
+                #expect(await client.failure("COPY (SELECT count(*) FROM t WHERE v = $1) TO STDOUT") == "42P02")
+                let declare = "BEGIN; DECLARE c CURSOR FOR SELECT v FROM t ORDER BY v LIMIT $1; FETCH c"
+                #expect(await client.failure(declare) == "42P02")
+                try await client.text("ROLLBACK")
+                #expect(await client.failure("INSERT INTO t VALUES (3, 3); COMMIT; SELECT 1/0") == "22012")
+                #expect(try await client.text("SELECT count(*) FROM t") == "3")
+            }
+            // What the protocol prepares may be an EXECUTE of itself.
+            let raw = try await served.rawClient()
+            await raw.send(
+                .parse(.init(statement: "a", query: "EXECUTE a")), .bind(.init(statement: "a")), .execute(.init()),
+                .sync)
+            let messages = try await raw.messages { if case .readyForQuery = $0 { true } else { false } }
+            guard case .errorResponse(let fields) = messages.last else {
+                Issue.record("\(messages)")
+                return
+            }
+            #expect(fields[.sqlState] == "0A000")
+        }
+    }
+
+    @Test("a row that was locked since a savepoint is looked at again after going back to it")
+    func lockedSinceSavepoint() async throws {
+        try await ServedShards.with(2) { served in
+            let one = try await served.connect()
+            let two = try await served.connect()
+            try await one.text(
+                "CREATE TABLE t (id int PRIMARY KEY, v int); INSERT INTO t VALUES (1, 1), (2, 2), (3, 3)")
+            try await one.text("BEGIN; UPDATE t SET v = 0 WHERE id = 3; SAVEPOINT s")
+            #expect(try await one.text("SELECT v FROM t WHERE id = 1 FOR UPDATE") == "1")
+            async let change = two.text("UPDATE t SET v = 9 WHERE id = 1")
+            try await Task.sleep(for: .milliseconds(100))
+            let failure = await one.failure("ROLLBACK TO s; UPDATE t SET v = 5 WHERE id = 2; COMMIT")
+            _ = try await change
+            if failure == nil {
+                let ours = try #require(Int64(try await one.text("SHOW meridian.commit_timestamp")))
+                #expect(try ours < #require(Int64(try await two.text("SHOW meridian.commit_timestamp"))))
+            } else {
+                #expect(failure == "40001")
+            }
+            await one.close()
+            await two.close()
+        }
+    }
 }
