@@ -8,10 +8,24 @@ struct BoundStatement: Sendable {
     let plan: StatementPlan
     /// What it was planned by.
     let catalog: Catalog
-    var parameters: [SQLParameter] = []
+    var parameters: [SQLParameter]
     /// The types that the client declared; 0 where it left them to the server.
-    var parameterTypes: [UInt32] = []
-    var resultFormat = SQLStatement.Format.text
+    var parameterTypes: [UInt32]
+    var resultFormat: SQLStatement.Format
+
+    /// Throws 42P02 for a parameter without a value: of the simple protocol, or of the query within another statement.
+    init(
+        plan: StatementPlan, catalog: Catalog, parameters: [SQLParameter] = [], parameterTypes: [UInt32] = [],
+        resultFormat: SQLStatement.Format = .text
+    ) throws(TransactionError) {
+        guard plan.parameterCount <= parameters.count else {
+            throw TransactionError(
+                .undefinedParameter, "there is no parameter $\(parameters.count + 1)",
+                hint: "bind parameters by the extended query protocol")
+        }
+        (self.plan, self.catalog, self.parameters) = (plan, catalog, parameters)
+        (self.parameterTypes, self.resultFormat) = (parameterTypes, resultFormat)
+    }
 
     /// The statement as it was written.
     var sql: SQLStatement {
@@ -30,12 +44,6 @@ struct BoundStatement: Sendable {
 
     /// A text without parameters has its values in it, and is not likely to come again.
     var isWorthPreparing: Bool { !parameters.isEmpty }
-
-    /// Throws 42P02 for a parameter that has no value, which only an inner query can have: DECLARE's or COPY's.
-    func checkParameters() throws(TransactionError) {
-        guard plan.parameterCount > parameters.count else { return }
-        throw TransactionError(.undefinedParameter, "there is no parameter $\(parameters.count + 1)")
-    }
 
     /// The parameters as routing reads them.
     var bound: [BoundParameter] {

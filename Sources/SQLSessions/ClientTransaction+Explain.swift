@@ -38,16 +38,11 @@ extension ClientTransaction {
         let shards = try statement.shards()
         let merged = shards.count > 1 ? MergedRead(statement, engine).shardSQL : nil
         let snapshot = try await currentSnapshot()
+        var client = try await snapshotRun().client(merged ?? statement.sql, statement)
+        client.statement = client.statement.explained(prefix)
+        client.textInThePast = client.textInThePast.map { prefix + $0 }
         var plans: [(shard: ShardID, result: SQLResult)] = []
-        for shard in shards {
-            let client = ClientStatement(
-                (merged ?? statement.sql).explained(prefix), searchPath: settings.searchPath,
-                tables: statement.tableNames, preparation: preparation,
-                isReadableInThePast: statement.isReadableInThePast
-                    && (merged == nil || statement.plan.asOfSQL == nil),
-                textInThePast: merged == nil ? statement.plan.asOfSQL.map { prefix + $0 } : nil)
-            plans.append((shard, try await snapshot.run(client, on: shard)))
-        }
+        for shard in shards { plans.append((shard, try await snapshot.run(client, on: shard))) }
         return plans
     }
 

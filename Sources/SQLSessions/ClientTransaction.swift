@@ -95,20 +95,10 @@ actor ClientTransaction {
                 try checkMayWrite(statement.plan.statement.text.prefix { $0.isLetter }.uppercased())
             }
             let writer = try await lockingTransaction(for: statement)
-            note(statement.catalog, statement.tables)
-            let run = LockingRun(writer, engine)
-            if statement.plan.isWrite { return try await run.write(statement) }
-            if isRemembered(statement), !savepoints.isEmpty {
-                // Going back to a savepoint gives up its locks.
-                let result = try await run.read(statement, true)
-                reads.append(RecordedRead(statement: statement, extent: .all(result.digest)))
-                return result
+            if statement.plan.isWrite {
+                note(statement.catalog, statement.tables)
+                return try await LockingRun(writer, engine).write(statement)
             }
-            if delivery == .streamed, let stream = try await run.stream(statement, modes.isBlock) {
-                return StatementResult(stream, fields: stream.fields)
-            }
-            if delivery == .inPortions, let result = try await portions(of: statement, writer) { return result }
-            return try await run.read(statement, modes.isBlock)
         }
         if writer == nil, statement.readsNoTable, delivery == .whole || !statement.mayHaveManyRows {
             return StatementResult([
@@ -124,7 +114,7 @@ actor ClientTransaction {
         }
         let result: StatementResult
         if let writer {
-            result = try await LockingRun(writer, engine).read(statement, true)
+            result = try await LockingRun(writer, engine).read(statement, mustRepeat(statement))
         } else {
             result = try await snapshotRun().read(statement)
             guard await catalogs.stillPlaces(statement.tables, as: statement.catalog) else { throw Self.movedRows }
@@ -153,7 +143,7 @@ actor ClientTransaction {
         of statement: BoundStatement, _ writer: ReadWriteTransaction
     ) async throws(TransactionError) -> StatementResult? {
         portalCount += 1
-        let mustRepeat = modes.isBlock || !statement.isLocking
+        let mustRepeat = mustRepeat(statement)
         let name = "meridian_portal_\(portalCount)"
         guard let cursor = try await LockingRun(writer, engine).cursor(statement, mustRepeat, name: name) else {
             return nil
@@ -165,7 +155,9 @@ actor ClientTransaction {
     private func stream(
         _ statement: BoundStatement, completion: ResultStream.Completion?
     ) async throws(TransactionError) -> ResultStream? {
-        if let writer { return try await LockingRun(writer, engine).stream(statement, true, completion) }
+        if let writer {
+            return try await LockingRun(writer, engine).stream(statement, mustRepeat(statement), completion)
+        }
         let stream = try await snapshotRun().stream(statement, completion)
         // The shards' snapshots have been taken by now.
         guard await catalogs.stillPlaces(statement.tables, as: statement.catalog) else { throw Self.movedRows }
@@ -185,6 +177,9 @@ actor ClientTransaction {
     func snapshotRun() async throws(TransactionError) -> SnapshotRun {
         SnapshotRun(try await currentSnapshot(), engine, searchPath: settings.searchPath, preparation: preparation)
     }
+
+    /// Of a lone SELECT FOR UPDATE nobody could notice that it would read something else the next time.
+    func mustRepeat(_ statement: BoundStatement) -> Bool { modes.isBlock || !statement.isLocking }
 
     /// Its rows must be the same when the transaction turns to locking.
     private func isRemembered(_ statement: BoundStatement) -> Bool {

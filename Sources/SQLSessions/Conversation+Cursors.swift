@@ -32,9 +32,8 @@ extension Conversation {
             throw TransactionError(
                 .featureNotSupported, "DECLARE CURSOR must not contain data-modifying statements in WITH")
         }
-        let statement = BoundStatement(
+        let statement = try BoundStatement(
             plan: planned.plan, catalog: planned.catalog, parameters: parameters, parameterTypes: types)
-        try statement.checkParameters()
         cursorCount += 1
         let source = try await currentTransaction(isBlock: true).openCursor(statement, number: cursorCount)
         cursors[name] = Cursor(
@@ -107,7 +106,7 @@ extension ClientTransaction {
         }
         let run = LockingRun(try await lockingTransaction(), engine)
         try await remember(statement)
-        let mustRepeat = modes.isBlock || !statement.isLocking
+        let mustRepeat = mustRepeat(statement)
         if let cursor = try await run.cursor(statement, mustRepeat, name: "meridian_cursor_\(number)") {
             return .sessions(cursor)
         }

@@ -13,7 +13,7 @@ extension Conversation {
     ) async throws -> StatementResult? {
         let inner = try await explained(explanation)
         guard let inner else { throw TransactionError(.syntaxError, "there is nothing to explain") }
-        let bound = BoundStatement(
+        let bound = try BoundStatement(
             plan: inner.statement.plan, catalog: inner.statement.catalog,
             parameters: inner.parameters ?? parameters, parameterTypes: inner.types ?? types)
         guard inner.statement.plan.session.isEmpty else {

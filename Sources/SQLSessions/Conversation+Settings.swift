@@ -152,10 +152,6 @@ extension Conversation {
     func evaluate(
         _ statement: SQLStatement, on shard: ShardID? = nil
     ) async throws(TransactionError) -> SQLResult {
-        let (applied, settings) = (node.applied, variables.settings)
-        return try await node.engine.evaluate(
-            ClientStatement(
-                statement, searchPath: settings.searchPath,
-                preparation: { applied.statements(bringing: $0, to: settings) }), on: shard)
+        try await node.engine.evaluate(clientStatement(statement), on: shard)
     }
 }

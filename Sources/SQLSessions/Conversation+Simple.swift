@@ -18,11 +18,6 @@ extension Conversation {
                 guard done < planned.count else { break }
                 if planned.isEmpty { break }
                 let statement = planned[done]
-                guard statement.plan.parameterCount == 0 else {
-                    throw TransactionError(
-                        .undefinedParameter, "there is no parameter $\(statement.plan.parameterCount)",
-                        hint: "bind parameters by the extended query protocol")
-                }
                 let isLast = done + 1 == planned.count
                 if let result = try await run(statement, isBlock: planned.count > 1, delivery: .streamed) {
                     // What is told as done must be: a lone statement is committed before its tag is sent.

@@ -36,7 +36,7 @@ extension Conversation {
         case .query where !planned.plan.session.isEmpty:
             return try await runSessionQuery(planned, parameters, types, format, isBlock: isBlock)
         case .query, .insert, .update, .delete, .merge:
-            let statement = BoundStatement(
+            let statement = try BoundStatement(
                 plan: planned.plan, catalog: planned.catalog, parameters: parameters, parameterTypes: types,
                 resultFormat: format)
             return try await currentTransaction(isBlock: isBlock).run(statement, delivery)

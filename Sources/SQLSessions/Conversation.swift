@@ -160,10 +160,6 @@ actor Conversation: ClientSession {
             fail(error)
             // What is no message of the extended protocol ends with ReadyForQuery, whatever was wrong with it.
             if frame.kind.skipsToSync { skipsToSync = true } else { await ready() }
-            if let error = error as? WireError, error.isFatal {
-                flush()
-                output.close()
-            }
         }
     }
 
@@ -203,10 +199,12 @@ actor Conversation: ClientSession {
 
     /// Tells the client what a shard says. What several say, as of a change of the schema, is told once.
     func forward(_ notice: PostgresErrorFields, from connection: ShardConnection) {
-        let key = NoticeKey(state: notice.sqlState, message: notice.message)
-        let teller = notices[key, default: ObjectIdentifier(connection)]
-        guard teller == ObjectIdentifier(connection) else { return }
-        notices[key] = teller
+        if node.engine.shards.count > 1 {
+            let key = NoticeKey(state: notice.sqlState, message: notice.message)
+            let teller = notices[key, default: ObjectIdentifier(connection)]
+            guard teller == ObjectIdentifier(connection) else { return }
+            notices[key] = teller
+        }
         writer.noticeResponse(
             ErrorFields(fields: notice.all.map { .init(.init(rawValue: $0.field.rawValue), $0.value) }))
     }

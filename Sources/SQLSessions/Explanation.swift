@@ -34,9 +34,6 @@ struct Explanation: Sendable {
         prefix = String(decoding: bytes.prefix(length), as: UTF8.self)
     }
 
-    /// The type of the only column, `QUERY PLAN`.
-    var typeOID: UInt32 { form == .json ? 114 : 25 }
-
     /// The lines that a shard's answer is made of.
     static func lines(of result: SQLResult) throws(TransactionError) -> [String] {
         var lines: [String] = []

@@ -25,19 +25,19 @@ extension TransactionEngine {
         return translated
     }
 
-    /// What a shard returned, with the numbers of the first shard.
-    func translated(_ result: SQLResult, from shard: ShardID) async throws(TransactionError) -> SQLResult {
-        guard shard != shards[0], result.hasType(where: Self.needsLook) else { return result }
-        let fields = result.fields
+    /// Rows of a shard, with the numbers of the first shard.
+    func translated<Rows: NumberedRows>(_ rows: Rows, from shard: ShardID) async throws(TransactionError) -> Rows {
+        guard shard != shards[0], rows.hasType(where: Self.needsLook) else { return rows }
+        let fields = rows.fields
         let numbers = try await numbers(of: shard, knowing: fields.map(\.typeOID))
-        guard !numbers.isSame else { return result }
+        guard !numbers.isSame else { return rows }
         let described = fields.map { $0.ofType(numbers.translated($0.typeOID, .toCluster)) }
         let columns = fields.indices.filter {
             fields[$0].isBinary && numbers.holdsNumbers(fields[$0].typeOID, .toCluster)
         }
-        guard !columns.isEmpty, !result.isEmpty else { return result.described(as: described) }
+        guard !columns.isEmpty, !rows.isEmpty else { return rows.described(as: described) }
         do throws(ShardError) {
-            return try result.replacing(columns) { column, bytes in
+            return try rows.replacing(columns) { column, bytes in
                 numbers.translate(&bytes, of: fields[column].typeOID, .toCluster)
             }.described(as: described)
         } catch {
@@ -48,26 +48,9 @@ extension TransactionEngine {
     /// The same of rows that are handed on as they arrive.
     nonisolated func translation(from shard: ShardID) -> ShardStream<SQLRowStream>.Translation {
         { batch throws(TransactionError) in
+            // Most shards' rows need no look, and this is asked for each piece.
             guard shard != self.shards[0], batch.hasType(where: Self.needsLook) else { return batch }
             return try await self.translated(batch, from: shard)
-        }
-    }
-
-    private func translated(_ batch: SQLRowBatch, from shard: ShardID) async throws(TransactionError) -> SQLRowBatch {
-        let fields = batch.fields
-        let numbers = try await numbers(of: shard, knowing: fields.map(\.typeOID))
-        guard !numbers.isSame else { return batch }
-        let described = fields.map { $0.ofType(numbers.translated($0.typeOID, .toCluster)) }
-        let columns = fields.indices.filter {
-            fields[$0].isBinary && numbers.holdsNumbers(fields[$0].typeOID, .toCluster)
-        }
-        guard !columns.isEmpty, !batch.isEmpty else { return batch.described(as: described) }
-        do throws(ShardError) {
-            return try batch.replacing(columns) { column, bytes in
-                numbers.translate(&bytes, of: fields[column].typeOID, .toCluster)
-            }.described(as: described)
-        } catch {
-            throw TransactionError(error, shard: shard)
         }
     }
 
@@ -111,3 +94,17 @@ extension TransactionEngine {
         }
     }
 }
+
+/// Rows whose columns have types: of a whole result, or a piece of one that is handed on as it arrives.
+protocol NumberedRows: Sendable {
+    var fields: [ResultField] { get }
+    var isEmpty: Bool { get }
+    func hasType(where condition: (UInt32) -> Bool) -> Bool
+    func described(as fields: [ResultField]) -> Self
+    func replacing(
+        _ columns: [Int], _ change: (_ column: Int, _ bytes: inout [UInt8]) -> Void
+    ) throws(ShardError) -> Self
+}
+
+extension SQLResult: NumberedRows {}
+extension SQLRowBatch: NumberedRows {}

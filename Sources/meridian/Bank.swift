@@ -81,8 +81,7 @@ struct BankOptions: ParsableArguments {
     private func knownCluster() throws -> ClusterConfiguration? {
         do {
             return try cluster.load()
-        } catch let error as ConfigurationError where url != nil && !cluster.isGiven {
-            _ = error
+        } catch is ConfigurationError where url != nil && !cluster.isGiven {
             return nil
         }
     }

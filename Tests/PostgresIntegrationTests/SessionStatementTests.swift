@@ -247,6 +247,7 @@ import Testing
             try await served.session { client in
                 try await client.text("CREATE TABLE t (id int PRIMARY KEY, v int); INSERT INTO t VALUES (1, 1), (2, 2)")
                 #expect(await client.failure("COPY (SELECT count(*) FROM t WHERE v = $1) TO STDOUT") == "42P02")
+                #expect(await client.failure("EXPLAIN SELECT v FROM t ORDER BY v LIMIT $1") == "42P02")
                 let declare = "BEGIN; DECLARE c CURSOR FOR SELECT v FROM t ORDER BY v LIMIT $1; FETCH c"
                 #expect(await client.failure(declare) == "42P02")
                 try await client.text("ROLLBACK")

@@ -208,6 +208,7 @@ import Testing
                 let sums = "SELECT sum(n), count(*) FROM "
                 #expect(try await client.text(sums + "public.t") == (try await client.text(sums + "t")))
                 #expect(try await client.text("SELECT n FROM public.t ORDER BY id LIMIT 1") == "1")
+                #expect(await client.failure("EXPLAIN ANALYZE " + sums + "public.t") == nil)
                 #expect(await client.failure("UPDATE t SET n = 3 WHERE id = 1") == "25006")
                 try await client.text("RESET meridian.read_timestamp")
                 #expect(try await client.text("SELECT n FROM t WHERE id = 1") == "2")
