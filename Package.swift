@@ -45,14 +45,24 @@ let package = Package(
         // Simulation: a deterministic twin of the shells below, over the real pure targets above.
         .target(name: "SimulationKit", dependencies: ["TransactionCore", "BoundedTime", "TwoPhaseCommit"]),
 
+        // The thread that shells wait on: one for libpq's sockets and clients' alike.
+        .target(
+            name: "EventLoops",
+            dependencies: [
+                "CLinux",
+                .product(name: "DequeModule", package: "swift-collections"),
+                .product(name: "HeapModule", package: "swift-collections"),
+                .product(name: "NIOCore", package: "swift-nio"),
+            ]
+        ),
+
         // Shells: one outside thing each.
         .target(name: "SystemClock", dependencies: ["BoundedTime", "CLinux"]),
         .target(
             name: "ShardBackend",
             dependencies: [
-                "CLibPQ", "CLinux", "TransactionCore",
+                "CLibPQ", "EventLoops", "TransactionCore",
                 .product(name: "DequeModule", package: "swift-collections"),
-                .product(name: "HeapModule", package: "swift-collections"),
                 .product(name: "Logging", package: "swift-log"),
                 .product(name: "Metrics", package: "swift-metrics"),
             ]
@@ -61,12 +71,11 @@ let package = Package(
         .target(
             name: "Gateway",
             dependencies: [
-                "ClientAuthentication", "PostgresWire", "TransactionCore",
+                "ClientAuthentication", "EventLoops", "PostgresWire", "TransactionCore",
                 .product(name: "DequeModule", package: "swift-collections"),
                 .product(name: "Logging", package: "swift-log"),
                 .product(name: "Metrics", package: "swift-metrics"),
                 .product(name: "NIOCore", package: "swift-nio"),
-                .product(name: "NIOPosix", package: "swift-nio"),
                 .product(name: "NIOSSL", package: "swift-nio-ssl"),
             ]
         ),
@@ -79,7 +88,8 @@ let package = Package(
         .target(
             name: "TransactionEngine",
             dependencies: [
-                "TransactionCore", "BoundedTime", "TwoPhaseCommit", "SystemClock", "ShardBackend", "ShardSchema",
+                "TransactionCore", "BoundedTime", "TwoPhaseCommit", "EventLoops", "SystemClock", "ShardBackend",
+                "ShardSchema",
                 .product(name: "Logging", package: "swift-log"),
                 .product(name: "Metrics", package: "swift-metrics"),
             ]
@@ -87,7 +97,8 @@ let package = Package(
         .target(
             name: "SQLSessions",
             dependencies: [
-                "ClientAuthentication", "Gateway", "Placement", "PostgresWire", "ShardBackend", "StatementRouting",
+                "ClientAuthentication", "EventLoops", "Gateway", "Placement", "PostgresWire", "ShardBackend",
+                "StatementRouting",
                 "TransactionCore", "TransactionEngine", "TwoPhaseCommit",
                 .product(name: "DequeModule", package: "swift-collections"),
                 .product(name: "Logging", package: "swift-log"),
@@ -97,7 +108,8 @@ let package = Package(
         .target(
             name: "BankWorkload",
             dependencies: [
-                "Placement", "ShardBackend", "ShardSchema", "TransactionCore", "TransactionEngine", "TwoPhaseCommit",
+                "EventLoops", "Placement", "ShardBackend", "ShardSchema", "TransactionCore", "TransactionEngine",
+                "TwoPhaseCommit",
                 .product(name: "Histogram", package: "hdrhistogram-swift"),
                 .product(name: "Logging", package: "swift-log"),
             ]
@@ -107,8 +119,8 @@ let package = Package(
         .executableTarget(
             name: "meridian",
             dependencies: [
-                "BankWorkload", "ClientAuthentication", "Gateway", "LocalCluster", "SQLSessions", "ShardBackend",
-                "ShardSchema", "SimulationKit", "SystemClock", "TransactionCore", "TransactionEngine",
+                "BankWorkload", "ClientAuthentication", "EventLoops", "Gateway", "LocalCluster", "SQLSessions",
+                "ShardBackend", "ShardSchema", "SimulationKit", "SystemClock", "TransactionCore", "TransactionEngine",
                 .product(name: "ArgumentParser", package: "swift-argument-parser"),
                 .product(name: "Logging", package: "swift-log"),
                 .product(name: "ServiceLifecycle", package: "swift-service-lifecycle"),
@@ -119,7 +131,7 @@ let package = Package(
         .executableTarget(
             name: "meridian-bench",
             dependencies: [
-                "BankWorkload", "CLibPQ", "LocalCluster", "ShardBackend", "ShardSchema", "SystemClock",
+                "BankWorkload", "CLibPQ", "EventLoops", "LocalCluster", "ShardBackend", "ShardSchema", "SystemClock",
                 "TransactionCore", "TransactionEngine",
                 .product(name: "ArgumentParser", package: "swift-argument-parser"),
                 .product(name: "Histogram", package: "hdrhistogram-swift"),
@@ -130,7 +142,7 @@ let package = Package(
         .target(
             name: "TestSupport",
             dependencies: [
-                "LocalCluster", "PostgresWire", "ShardBackend", "ShardSchema",
+                "EventLoops", "LocalCluster", "PostgresWire", "ShardBackend", "ShardSchema",
                 .product(name: "NIOCore", package: "swift-nio"),
             ],
             path: "Tests/TestSupport"
@@ -154,23 +166,27 @@ let package = Package(
         .testTarget(name: "StatementRoutingTests", dependencies: ["Placement", "StatementRouting", "TransactionCore"]),
         .testTarget(name: "SimulationTests", dependencies: ["SimulationKit"]),
         .testTarget(
+            name: "EventLoopTests",
+            dependencies: ["CLinux", "EventLoops", "TestSupport", .product(name: "NIOCore", package: "swift-nio")]
+        ),
+        .testTarget(
             name: "ShardBackendTests",
-            dependencies: ["LocalCluster", "ShardBackend", "TestSupport", "TransactionCore"]
+            dependencies: ["EventLoops", "LocalCluster", "ShardBackend", "TestSupport", "TransactionCore"]
         ),
         .testTarget(
             name: "GatewayTests",
             dependencies: [
-                "CLinux", "ClientAuthentication", "Gateway", "PostgresWire", "TestSupport", "TransactionCore",
+                "CLinux", "ClientAuthentication", "EventLoops", "Gateway", "PostgresWire", "TestSupport",
+                "TransactionCore",
                 .product(name: "Logging", package: "swift-log"),
                 .product(name: "NIOCore", package: "swift-nio"),
-                .product(name: "NIOPosix", package: "swift-nio"),
             ]
         ),
         .testTarget(
             name: "PostgresIntegrationTests",
             dependencies: [
-                "BankWorkload", "BoundedTime", "ClientAuthentication", "Gateway", "LocalCluster", "Placement",
-                "PostgresWire", "SQLSessions", "ShardBackend", "ShardSchema", "SimulationKit", "StatementRouting",
+                "BankWorkload", "BoundedTime", "ClientAuthentication", "EventLoops", "Gateway", "LocalCluster",
+                "Placement", "PostgresWire", "SQLSessions", "ShardBackend", "ShardSchema", "SimulationKit", "StatementRouting",
                 "SystemClock", "TestSupport", "TransactionCore", "TransactionEngine", "TwoPhaseCommit",
                 .product(name: "Logging", package: "swift-log"),
                 .product(name: "NIOCore", package: "swift-nio"),

@@ -1,3 +1,4 @@
+import EventLoops
 import Placement
 import ShardBackend
 import TransactionCore

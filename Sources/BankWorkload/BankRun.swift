@@ -1,3 +1,4 @@
+import EventLoops
 import Histogram
 import ShardBackend
 import TransactionCore

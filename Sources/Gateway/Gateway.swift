@@ -1,69 +1,45 @@
+import EventLoops
 import Logging
 import NIOCore
-import NIOPosix
 import Synchronization
 
 /// The door through which PostgreSQL clients come in: it listens, and makes of each connection an authenticated
 /// ``ClientSession``.
 public final class Gateway: Sendable {
     private let shared: GatewayShared
-    private let group: MultiThreadedEventLoopGroup
-    private let listener: any Channel
+    private let listener: ListeningSocket
     private let isStopping = Atomic(false)
     /// The port that it listens on.
-    public let port: Int
+    public var port: Int { listener.port }
 
-    private init(shared: GatewayShared, group: MultiThreadedEventLoopGroup, listener: any Channel) {
+    private init(shared: GatewayShared, listener: ListeningSocket) {
         self.shared = shared
-        self.group = group
         self.listener = listener
-        port = listener.localAddress?.port ?? shared.configuration.port
     }
 
-    /// Begins to listen. Throws a ``GatewayError`` when the address can't be had or the certificate not be used.
+    /// Begins to listen. Throws a ``GatewayError`` when the address can't be had or the certificate not be used. Reads
+    /// files and looks up a name, so it may block.
+    ///
+    /// - Parameter loop: serves the connections. Sessions that run on it too are called, and heard, without a hop.
     public static func start(
-        _ configuration: GatewayConfiguration, provider: any ClientSessionProvider, logger: Logger
-    ) async throws -> Gateway {
+        _ configuration: GatewayConfiguration, provider: any ClientSessionProvider, on loop: EventLoops.EventLoop,
+        logger: Logger
+    ) throws(GatewayError) -> Gateway {
         let shared = GatewayShared(
-            configuration: configuration, tls: try configuration.tls.map(TLSMaterial.init), provider: provider,
-            logger: logger)
-        let group = MultiThreadedEventLoopGroup(numberOfThreads: configuration.eventLoops)
+            configuration: configuration, tls: try configuration.tls.map { paths throws(GatewayError) in
+                try TLSMaterial(paths)
+            }, provider: provider, logger: logger)
         do {
-            let listener = try await bootstrap(shared, group)
-                .bind(host: configuration.host, port: configuration.port).get()
-            return Gateway(shared: shared, group: group, listener: listener)
+            let address = try SocketAddress.makeAddressResolvingHost(configuration.host, port: configuration.port)
+            let listener = try ListeningSocket(on: address, loop: loop) { channel in
+                try channel.pipeline.syncOperations.addHandler(ClientConnection(channel, of: shared))
+            }
+            return Gateway(shared: shared, listener: listener)
         } catch {
-            try? await group.shutdownGracefully()
             throw GatewayError(
                 "could not listen on \(configuration.host), port \(configuration.port)", detail: "\(error)",
                 hint: "is another server using that port, and is the address one of this machine's?")
         }
-    }
-
-    private static func bootstrap(
-        _ shared: GatewayShared, _ group: MultiThreadedEventLoopGroup
-    ) -> ServerBootstrap {
-        ServerBootstrap(group: group)
-            .serverChannelOption(.backlog, value: 1_024)
-            .serverChannelOption(.socketOption(.so_reuseaddr), value: 1)
-            .serverChannelInitializer { channel in
-                channel.eventLoop.makeCompletedFuture {
-                    // Without file descriptors left, accepting again at once would only keep a processor busy.
-                    try channel.pipeline.syncOperations.addHandler(AcceptBackoffHandler())
-                }
-            }
-            .childChannelInitializer { channel in
-                channel.eventLoop.makeCompletedFuture {
-                    try channel.pipeline.syncOperations.addHandler(ClientConnection(channel, of: shared))
-                }
-            }
-            .childChannelOption(.tcpOption(.tcp_nodelay), value: 1)
-            .childChannelOption(.socketOption(.so_keepalive), value: 1)
-            .childChannelOption(KeepAlive.idle, value: KeepAlive.idleSeconds)
-            .childChannelOption(KeepAlive.interval, value: KeepAlive.intervalSeconds)
-            .childChannelOption(KeepAlive.count, value: KeepAlive.probes)
-            .childChannelOption(
-                .recvAllocator, value: AdaptiveRecvByteBufferAllocator(minimum: 512, initial: 1_024, maximum: 65_536))
     }
 
     /// Whether clients are offered TLS.
@@ -86,12 +62,12 @@ public final class Gateway: Sendable {
     /// Clients that are just coming in are sent away at once (57P03). A second call does nothing.
     public func shutdown(grace: Duration) async {
         guard !isStopping.exchange(true, ordering: .relaxed) else { return }
-        try? await listener.close()
+        await listener.close()
         shared.clients.stop()
-        await shared.clients.emptied(within: grace, on: group.next())
+        await shared.clients.emptied(within: grace, on: listener.eventLoop)
         shared.clients.sendAway()
         await shared.clients.emptied(
-            within: shared.configuration.closeTimeout + TLSMaterial.shutdownTimeout + .seconds(1), on: group.next())
-        try? await group.shutdownGracefully()
+            within: shared.configuration.closeTimeout + TLSMaterial.shutdownTimeout + .seconds(1),
+            on: listener.eventLoop)
     }
 }

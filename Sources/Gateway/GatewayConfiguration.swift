@@ -30,8 +30,6 @@ public struct GatewayConfiguration: Sendable {
     /// What the salts shown for users without a verifier are made of: the same on all nodes, kept, and secret
     /// (``ClientAuthentication/SCRAMServer``).
     public var mockSecret: [UInt8]
-    /// How many event loops, each a thread, serve the connections.
-    public var eventLoops = 1
     /// The longest message that is taken from a client.
     public var messageLengthMax = FrontendDecoder.largeLengthMax
     /// How many bytes of whole frames a client may be ahead of its session before reading pauses; one read may go

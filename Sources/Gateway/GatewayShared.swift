@@ -1,7 +1,5 @@
-import Glibc
 import Logging
 import Metrics
-import NIOCore
 import Synchronization
 
 /// What all connections of a gateway share.
@@ -23,20 +21,5 @@ final class GatewayShared: Sendable {
         self.logger = logger
         self.tls = Mutex(tls)
         clients = ConnectedClients(clientsMax: configuration.clientsMax)
-    }
-}
-
-/// When the kernel finds out about a client whose host is gone without a word, so that its transaction ends: after
-/// about two minutes. PostgreSQL leaves that to the kernel's own default, which is two hours.
-enum KeepAlive {
-    static let idle = option(TCP_KEEPIDLE)
-    static let idleSeconds: SocketOptionValue = 60
-    static let interval = option(TCP_KEEPINTVL)
-    static let intervalSeconds: SocketOptionValue = 10
-    static let count = option(TCP_KEEPCNT)
-    static let probes: SocketOptionValue = 6
-
-    private static func option(_ name: CInt) -> ChannelOptions.Types.SocketOption {
-        ChannelOptions.Types.SocketOption(level: .tcp, name: NIOBSDSocket.Option(rawValue: name))
     }
 }

@@ -1,3 +1,4 @@
+import EventLoops
 import PostgresWire
 import ShardBackend
 import TransactionCore

@@ -81,16 +81,22 @@ actor Conversation: ClientSession {
     // MARK: The gateway's calls
 
     nonisolated func receive(_ frames: [FrontendFrame]) {
-        node.engine.loop.execute { self.assumeIsolated { $0.take(frames) } }
+        onLoop { $0.take(frames) }
     }
 
     nonisolated func disconnected(_ departure: Departure) {
-        node.engine.loop.execute { self.assumeIsolated { $0.leave(departure) } }
+        onLoop { $0.leave(departure) }
     }
 
     /// Stops the statement that runs, as a cancel request asks.
     nonisolated func cancel() {
-        node.engine.loop.execute { self.assumeIsolated { $0.serving?.cancel() } }
+        onLoop { $0.serving?.cancel() }
+    }
+
+    /// At once when that is where the caller is: as a rule the gateway runs on the engine's loop, too.
+    private nonisolated func onLoop(_ body: @escaping @Sendable (isolated Conversation) -> Void) {
+        guard !node.engine.loop.isCurrent else { return assumeIsolated { body($0) } }
+        node.engine.loop.execute { self.assumeIsolated { body($0) } }
     }
 
     private func take(_ frames: [FrontendFrame]) {

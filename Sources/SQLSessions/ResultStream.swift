@@ -1,3 +1,4 @@
+import EventLoops
 import ShardBackend
 import TransactionCore
 import TransactionEngine

@@ -1,4 +1,5 @@
 import CLibPQ
+import EventLoops
 import TransactionCore
 
 extension ShardConnection {

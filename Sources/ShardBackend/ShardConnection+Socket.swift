@@ -1,7 +1,8 @@
 import CLibPQ
+import EventLoops
 
 extension ShardConnection: ReadinessHandler {
-    nonisolated func becameReady(_ readiness: Readiness) {
+    package nonisolated func becameReady(_ readiness: Readiness) {
         assumeIsolated { $0.ready(readiness) }
     }
 

@@ -1,5 +1,6 @@
 import CLibPQ
 import DequeModule
+import EventLoops
 import Logging
 
 /// One session on a shard.

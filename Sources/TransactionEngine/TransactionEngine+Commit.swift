@@ -1,4 +1,5 @@
 import BoundedTime
+import EventLoops
 import ShardBackend
 import ShardSchema
 import TransactionCore

@@ -1,4 +1,5 @@
 import BoundedTime
+import EventLoops
 import Logging
 import ShardBackend
 import ShardSchema

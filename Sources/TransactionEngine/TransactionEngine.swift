@@ -1,5 +1,6 @@
 import BoundedTime
 import DequeModule
+import EventLoops
 import Logging
 import ShardBackend
 import ShardSchema

@@ -1,4 +1,5 @@
 import BankWorkload
+import EventLoops
 import Foundation
 import Histogram
 import LocalCluster

@@ -1,5 +1,6 @@
 import ArgumentParser
 import BankWorkload
+import EventLoops
 import Foundation
 import Logging
 import ShardBackend

@@ -1,4 +1,5 @@
 import ArgumentParser
+import EventLoops
 import ShardBackend
 import ShardSchema
 import TransactionCore

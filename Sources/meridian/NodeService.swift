@@ -42,7 +42,7 @@ struct NodeService: Service {
             do {
                 for door in doors {
                     let logger = Logger(label: "meridian.gateway")
-                    gateways.append(try await Gateway.start(door, provider: node, logger: logger))
+                    gateways.append(try Gateway.start(door, provider: node, on: engine.loop, logger: logger))
                 }
                 for gateway in gateways { print("ready: \(configuration.gateway.url(port: gateway.port))") }
                 await Self.serve(gateways)

@@ -1,4 +1,5 @@
 import ClientAuthentication
+import EventLoops
 import Foundation
 import Gateway
 import Logging
@@ -32,8 +33,11 @@ struct TestGateway {
         // A test that fails to end should not keep the others waiting.
         configuration.closeTimeout = .seconds(2)
         change(&configuration)
-        let gateway = try await Gateway.start(
-            configuration, provider: provider, logger: Logger(label: "gateway") { _ in SwiftLogNoOpLogHandler() })
+        let loop = try EventLoop(name: "gateway-test")
+        defer { loop.shutdown() }
+        let gateway = try Gateway.start(
+            configuration, provider: provider, on: loop,
+            logger: Logger(label: "gateway") { _ in SwiftLogNoOpLogHandler() })
         do {
             try await body(TestGateway(gateway: gateway, provider: provider))
         } catch {

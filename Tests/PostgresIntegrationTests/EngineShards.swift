@@ -1,5 +1,6 @@
 import BankWorkload
 import BoundedTime
+import EventLoops
 import Logging
 import ShardBackend
 import ShardSchema

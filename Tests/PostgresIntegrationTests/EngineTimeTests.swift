@@ -1,4 +1,5 @@
 import BoundedTime
+import EventLoops
 import ShardBackend
 import Testing
 import TransactionCore

@@ -24,8 +24,8 @@ struct ServedShards: Sendable {
             try await shards.engine { engine in
                 let node = try await SessionNode(engine, database: "meridian")
                 let rules = try HostRules(parsing: "host all all 127.0.0.1/32 trust")
-                let gateway = try await Gateway.start(
-                    GatewayConfiguration(port: 0, hostRules: rules, mockSecret: [1]), provider: node,
+                let gateway = try Gateway.start(
+                    GatewayConfiguration(port: 0, hostRules: rules, mockSecret: [1]), provider: node, on: engine.loop,
                     logger: Logger(label: "tests", factory: { _ in SwiftLogNoOpLogHandler() }))
                 do {
                     try await body(ServedShards(port: gateway.port, engine: engine, shards: shards))

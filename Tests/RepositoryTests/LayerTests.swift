@@ -2,7 +2,7 @@ import Testing
 
 /// Which target may know which, and what of the outside world.
 enum Layer {
-    case system, pure, simulation, shell, assembly, executable
+    case system, pure, simulation, loop, shell, assembly, executable
 
     /// Bottom-up, as in Package.swift.
     static let ofTarget: [(name: String, layer: Layer)] = [
@@ -11,6 +11,7 @@ enum Layer {
         ("PostgresWire", .pure), ("ClientAuthentication", .pure),
         ("Placement", .pure), ("StatementRouting", .pure),
         ("SimulationKit", .simulation),
+        ("EventLoops", .loop),
         ("SystemClock", .shell), ("ShardBackend", .shell), ("LocalCluster", .shell),
         ("Gateway", .shell),
         ("ShardSchema", .assembly), ("TransactionEngine", .assembly), ("SQLSessions", .assembly),
@@ -43,9 +44,10 @@ enum Layer {
         switch self {
         case .system: []
         case .pure, .simulation: [.pure]
-        case .shell: [.system, .pure]
-        case .assembly: [.pure, .shell, .assembly]
-        case .executable: [.system, .pure, .simulation, .shell, .assembly]
+        case .loop: [.system]
+        case .shell: [.system, .pure, .loop]
+        case .assembly: [.pure, .loop, .shell, .assembly]
+        case .executable: [.system, .pure, .simulation, .loop, .shell, .assembly]
         }
     }
 }

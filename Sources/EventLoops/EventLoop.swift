@@ -223,7 +223,7 @@ public final class EventLoop: SerialExecutor, TaskExecutor, @unchecked Sendable 
     /// it.
     ///
     /// Level-triggered, so that one `recv` per event is enough. Loop's thread only.
-    func watch(_ descriptor: Int32, for interest: Readiness, handler: any ReadinessHandler) {
+    package func watch(_ descriptor: Int32, for interest: Readiness, handler: any ReadinessHandler) {
         handlers[descriptor] = handler
         // libpq closes a socket and opens another of the same number when it goes to the next host.
         if control(EPOLL_CTL_MOD, descriptor, events: interest.epollEvents) == ENOENT {
@@ -232,7 +232,7 @@ public final class EventLoop: SerialExecutor, TaskExecutor, @unchecked Sendable 
     }
 
     /// Ends ``watch(_:for:handler:)``. Loop's thread only, and before the socket is closed.
-    func unwatch(_ descriptor: Int32) {
+    package func unwatch(_ descriptor: Int32) {
         guard handlers.removeValue(forKey: descriptor) != nil else { return }
         _ = control(EPOLL_CTL_DEL, descriptor, events: 0)
     }
@@ -246,42 +246,46 @@ public final class EventLoop: SerialExecutor, TaskExecutor, @unchecked Sendable 
     // MARK: Timers
 
     /// Runs `body` on the loop's thread at `deadline`. Loop's thread only.
-    func addTimer(at deadline: ContinuousClock.Instant, _ body: @escaping @Sendable () -> Void) -> TimerQueue.ID {
+    package func addTimer(at deadline: ContinuousClock.Instant, _ body: @escaping @Sendable () -> Void) -> TimerQueue.ID {
         timers.add(at: deadline, body)
     }
 
     /// Forgets a timer that has not run yet. Loop's thread only.
-    func removeTimer(_ timer: TimerQueue.ID) {
+    package func removeTimer(_ timer: TimerQueue.ID) {
         timers.remove(timer)
     }
 }
 
 /// What a socket is ready for, or is watched for.
-struct Readiness: OptionSet {
-    let rawValue: UInt8
+package struct Readiness: OptionSet, Sendable {
+    package let rawValue: UInt8
 
-    static let readable = Readiness(rawValue: 1)
-    static let writable = Readiness(rawValue: 2)
+    package static let readable = Readiness(rawValue: 1)
+    package static let writable = Readiness(rawValue: 2)
+    /// The other side sends nothing more: reported also while nobody wants to read.
+    package static let hungUp = Readiness(rawValue: 4)
 
-    init(rawValue: UInt8) {
+    package init(rawValue: UInt8) {
         self.rawValue = rawValue
     }
 
-    /// An error or a hang-up is both: the next read or write tells what it was.
+    /// An error or the end of both directions is all of them: the next read or write tells what it was.
     init(epollEvents events: UInt32) {
         let broken = events & (EPOLLERR.rawValue | EPOLLHUP.rawValue) != 0
         self = []
+        if broken || events & EPOLLRDHUP.rawValue != 0 { insert(.hungUp) }
         if broken || events & EPOLLIN.rawValue != 0 { insert(.readable) }
         if broken || events & EPOLLOUT.rawValue != 0 { insert(.writable) }
     }
 
     var epollEvents: UInt32 {
         (contains(.readable) ? EPOLLIN.rawValue : 0) | (contains(.writable) ? EPOLLOUT.rawValue : 0)
+            | (contains(.hungUp) ? EPOLLRDHUP.rawValue : 0)
     }
 }
 
 /// Is told on the loop's thread when its socket is ready.
-protocol ReadinessHandler: AnyObject {
+package protocol ReadinessHandler: AnyObject {
     func becameReady(_ readiness: Readiness)
 }
 

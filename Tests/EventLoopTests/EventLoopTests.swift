@@ -1,7 +1,7 @@
 import Synchronization
 import Testing
 
-@testable import ShardBackend
+@testable import EventLoops
 
 @Suite struct EventLoopTests {
     private actor Counter {

@@ -1,9 +1,9 @@
 import HeapModule
 
 /// The timers of one event loop, soonest first.
-struct TimerQueue {
+package struct TimerQueue {
     /// Names a timer for its removal.
-    struct ID: Hashable, Sendable {
+    package struct ID: Hashable, Sendable {
         fileprivate let number: UInt64
     }
 
