@@ -114,7 +114,7 @@ extension Conversation {
         case .fetch(let name, _, isMove: false):
             guard let query = cursors[name]?.query else { return nil }
             return try await description(
-                of: PlannedStatement(statement: query.plan.statement, plan: query.plan, catalog: query.catalog),
+                of: PlannedStatement(query.plan, query.catalog),
                 types: query.parameterTypes)
         case .query, .insert, .update, .delete, .merge, .explain:
             let sql = SQLStatement(planned.plan.session.sql ?? planned.statement.text, parameterTypes: types)

@@ -7,9 +7,26 @@ import TransactionEngine
 
 /// A statement and how it is planned: what is kept of a text.
 struct PlannedStatement: Sendable {
-    let statement: Statement
     let plan: StatementPlan
     let catalog: Catalog
+    /// Of rows by their keys, and nothing else: it can be read without a task (``Conversation/beginPlainRead()``).
+    let isPlainRead: Bool
+
+    init(_ plan: StatementPlan, _ catalog: Catalog) {
+        (self.plan, self.catalog) = (plan, catalog)
+        isPlainRead = plan.isPlainRead
+    }
+
+    var statement: Statement { plan.statement }
+}
+
+extension StatementPlan {
+    fileprivate var isPlainRead: Bool {
+        guard case .query = statement.kind, let rows = locks.rows, rows.count <= 1_000 else { return false }
+        return session.isEmpty && views.isEmpty && otherRelations.isEmpty
+            && tables.allSatisfy { !$0.role.isWrite && $0.lock == nil }
+            && functions.allSatisfy { $0.trait != .unknown && $0.trait != .sequence }
+    }
 }
 
 /// Running one statement, whichever protocol it came by.

@@ -67,6 +67,8 @@ actor Conversation: ClientSession {
     var cursors: [String: Cursor] = [:]
     /// How many cursors were declared so far.
     var cursorCount = 0
+    /// What is being answered without a task.
+    var plainRead: LonePlainRead?
 
     nonisolated var unownedExecutor: UnownedSerialExecutor { node.engine.unownedExecutor }
 
@@ -90,7 +92,7 @@ actor Conversation: ClientSession {
 
     /// Stops the statement that runs, as a cancel request asks.
     nonisolated func cancel() {
-        onLoop { $0.serving?.cancel() }
+        onLoop { $0.stop() }
     }
 
     /// At once when that is where the caller is: as a rule the gateway runs on the engine's loop, too.
@@ -109,7 +111,7 @@ actor Conversation: ClientSession {
 
     private func leave(_ departure: Departure) {
         isGone = true
-        if departure == .lost { serving?.cancel() }
+        if departure == .lost { stop() }
         frameWaiter?.resume()
         frameWaiter = nil
         serveIfIdle()
@@ -118,7 +120,15 @@ actor Conversation: ClientSession {
     private func serveIfIdle() {
         guard !isServing else { return }
         isServing = true
+        if !beginPlainRead() { serveByTask() }
+    }
+
+    func serveByTask() {
         serving = Task(executorPreference: node.engine.loop) { await self.serve() }
+    }
+
+    private func stop() {
+        if plainRead != nil { cancelPlainRead() } else { serving?.cancel() }
     }
 
     private func serve() async {
@@ -129,15 +139,28 @@ actor Conversation: ClientSession {
             // A client that only had its statement cancelled waits for the rest of its answers.
             if output.isBacklogged, await !output.drained(), isGone || !Task.isCancelled { pending = [] }
             // A cancelled task would cancel the next statement too.
-            if Task.isCancelled, !pending.isEmpty, !isGone { return restart() }
+            if Task.isCancelled, !pending.isEmpty, !isGone { return serveByTask() }
         }
         flush()
         isServing = false
         if isGone { await end() } else { startIdleTimer() }
     }
 
-    private func restart() {
-        serving = Task(executorPreference: node.engine.loop) { await self.serve() }
+    /// The text of the only frame there is, a Query, if nothing is in the way of answering it.
+    var loneQuery: String? {
+        guard pending.count == 1, pending[0].kind == .query, !skipsToSync, !isGone, !output.isBacklogged,
+            case .query(let text)? = try? pending[0].decode()
+        else { return nil }
+        return text
+    }
+
+    /// The frame in front has been answered, without a task.
+    func answeredLoneQuery() {
+        output.processed(bytes: pending.removeFirst().byteCount)
+        readyForQuery()
+        flush()
+        isServing = false
+        if isGone || !pending.isEmpty { serveIfIdle() } else { startIdleTimer() }
     }
 
     private func end() async {
@@ -247,6 +270,10 @@ actor Conversation: ClientSession {
             self.transaction = nil
         }
         if block.hasFailed { await transaction?.statementFailed() }
+        readyForQuery()
+    }
+
+    private func readyForQuery() {
         if !block.isOpen { (portals, cursors) = ([:], [:]) }
         hasFailedSinceSync = false
         notices = [:]

@@ -36,6 +36,9 @@ actor SchemaCatalog {
         return current
     }
 
+    /// The newest catalog; nil while a change is committing.
+    var settledNow: Catalog? { isChanging ? nil : current }
+
     /// Commits a transaction that has changed the schema and holds the locks for it, and reads the catalog anew.
     func commitChange(of writer: ReadWriteTransaction) async throws(TransactionError) -> Timestamp {
         while isChanging { await withUnsafeContinuation { waiters.append($0) } }
@@ -84,9 +87,11 @@ actor SchemaCatalog {
             || tables.allSatisfy { catalog.tables[$0] == current.tables[$0] } && catalog.buckets == current.buckets
     }
 
+    func isNewest(_ catalog: Catalog) -> Bool { catalog.version == current.version && !isChanging }
+
     /// Whether the rows of `tables` are where they were by `catalog`: what was read by that was not read elsewhere's.
     func stillPlaces(_ tables: Set<TableName>, as catalog: Catalog) async -> Bool {
-        if catalog.version == .max || catalog.version == current.version, !isChanging { return true }
+        if isNewest(catalog) || (catalog.version == .max && !isChanging) { return true }
         let newest = await settled()
         return catalog.buckets == newest.buckets
             && tables.allSatisfy { name in

@@ -137,12 +137,17 @@ public actor SessionNode: ClientSessionProvider {
         return planned
     }
 
+    /// The plan of a text that is one statement, if that is known and would be made the same way now.
+    func knownPlan(_ text: String, _ searchPath: [String]) -> PlannedStatement? {
+        guard let catalog = catalogs.assumeIsolated({ $0.settledNow }) else { return nil }
+        let planned = plans.plan(for: .init(text: text, catalogVersion: catalog.version, searchPath: searchPath))
+        return planned?.count == 1 ? planned?[0] : nil
+    }
+
     private static func plan(_ text: String, _ catalog: Catalog, _ searchPath: [String]) throws -> [PlannedStatement] {
         let parsed = try ParsedText(text)
         return try parsed.statements.indices.map { index in
-            PlannedStatement(
-                statement: parsed.statements[index],
-                plan: try parsed.plan(index, in: catalog, searchPath: searchPath), catalog: catalog)
+            PlannedStatement(try parsed.plan(index, in: catalog, searchPath: searchPath), catalog)
         }
     }
 }

@@ -45,6 +45,9 @@ struct SessionVariables: Sendable {
         }
     }
 
+    /// A read outside a block is a strong one, and as long as it likes.
+    var isReadPlain: Bool { readTimestamp == nil && readStaleness == "strong" && settings["statement_timeout"] == nil }
+
     /// How fresh reads are to be.
     func readBound() throws(TransactionError) -> ReadBound {
         if let readTimestamp { return .at(readTimestamp) }

@@ -8,9 +8,23 @@ import Metrics
 /// ``ConnectionPoolState``; this carries them out. Connections are opened when they are needed and kept. The pool runs
 /// on the loop of its connections.
 public actor ConnectionPool {
-    private typealias Waiter = (
-        continuation: UnsafeContinuation<Result<ShardConnection, ShardError>, Never>, timer: ScheduledTimer
-    )
+    /// Takes a connection, or what there was instead, on the loop.
+    public typealias Recipient = @Sendable (Result<ShardConnection, ShardError>) -> Void
+
+    /// A place in the line.
+    public struct PendingLease: Sendable {
+        fileprivate let pool: ConnectionPool
+        fileprivate let waiter: ConnectionPoolState.WaiterID
+
+        /// Gives the place up, if it is still there; the recipient is told. May be called from any thread.
+        public func cancel() {
+            if pool.loop.isCurrent {
+                pool.giveUp(waiter, .cancelled)
+            } else {
+                pool.loop.execute { pool.giveUp(waiter, .cancelled) }
+            }
+        }
+    }
 
     public nonisolated let loop: EventLoop
     private let settings: ConnectionSettings
@@ -21,7 +35,7 @@ public actor ConnectionPool {
     private var state: ConnectionPoolState
     private var connections: [ConnectionPoolState.ConnectionID: ShardConnection] = [:]
     private var identifiers: [ObjectIdentifier: ConnectionPoolState.ConnectionID] = [:]
-    private var waiters: [ConnectionPoolState.WaiterID: Waiter] = [:]
+    private var waiters: [ConnectionPoolState.WaiterID: (recipient: Recipient, timer: ScheduledTimer)] = [:]
     private var lastWaiter: UInt64 = 0
     private let meters: Meters
 
@@ -55,25 +69,51 @@ public actor ConnectionPool {
     /// - Throws: ``ShardError/Kind/poolWaitTimedOut`` at the deadline, ``ShardError/Kind/cancelled``,
     ///   ``ShardError/Kind/closed``; what connecting failed with, at once, while the shard is down.
     public func lease(deadline: ContinuousClock.Instant) async throws(ShardError) -> ShardConnection {
+        if let connection = leaseIdle() { return connection }
+        let place = makePlace()
+        let outcome = await withTaskCancellationHandler {
+            await withUnsafeContinuation { continuation in
+                wait(at: place, deadline) { continuation.resume(returning: $0) }
+                if Task.isCancelled { carryOut(state.giveUp(place.waiter, .cancelled)) }
+            }
+        } onCancel: {
+            place.cancel()
+        }
+        return try outcome.get()
+    }
+
+    /// The same for who is on the loop and would be called rather than wait: at once when a connection is idle.
+    ///
+    /// - Returns: the place in the line; nil when the recipient has been called.
+    public func lease(deadline: ContinuousClock.Instant, to recipient: @escaping Recipient) -> PendingLease? {
+        if let connection = leaseIdle() {
+            recipient(.success(connection))
+            return nil
+        }
+        let place = makePlace()
+        wait(at: place, deadline, recipient)
+        return waiters[place.waiter] == nil ? nil : place
+    }
+
+    private func makePlace() -> PendingLease {
+        lastWaiter += 1
+        return PendingLease(pool: self, waiter: ConnectionPoolState.WaiterID(number: lastWaiter))
+    }
+
+    private func wait(at place: PendingLease, _ deadline: ContinuousClock.Instant, _ recipient: @escaping Recipient) {
+        let timer = loop.schedule(at: deadline) { [self] in giveUp(place.waiter, .poolWaitTimedOut) }
+        waiters[place.waiter] = (recipient, timer)
+        carryOut(state.wait(place.waiter))
+    }
+
+    private func leaseIdle() -> ShardConnection? {
         while let id = state.leaseIdle(), let connection = connections[id] {
             meters.record(state.statistics)
             // The news that it ended may still be on its way.
             if connection.statusOnLoop != .unknown { return connection }
             carryOut(state.giveBack(id, isReusable: false))
         }
-        lastWaiter += 1
-        let waiter = ConnectionPoolState.WaiterID(number: lastWaiter)
-        let outcome = await withTaskCancellationHandler {
-            await withUnsafeContinuation { continuation in
-                let timer = loop.schedule(at: deadline) { [self] in giveUp(waiter, .poolWaitTimedOut) }
-                waiters[waiter] = (continuation, timer)
-                carryOut(state.wait(waiter))
-                if Task.isCancelled { carryOut(state.giveUp(waiter, .cancelled)) }
-            }
-        } onCancel: {
-            loop.execute { [self] in giveUp(waiter, .cancelled) }
-        }
-        return try outcome.get()
+        return nil
     }
 
     /// Ends a lease. The connection is used again, unless it is closed, busy or still in a transaction: a session of
@@ -105,7 +145,7 @@ public actor ConnectionPool {
         carryOut(state.close())
     }
 
-    private nonisolated func giveUp(_ waiter: ConnectionPoolState.WaiterID, _ kind: ShardError.Kind) {
+    fileprivate nonisolated func giveUp(_ waiter: ConnectionPoolState.WaiterID, _ kind: ShardError.Kind) {
         assumeIsolated { $0.carryOut($0.state.giveUp(waiter, kind)) }
     }
 
@@ -131,7 +171,7 @@ public actor ConnectionPool {
     private func resume(_ id: ConnectionPoolState.WaiterID, _ outcome: Result<ShardConnection, ShardError>) {
         guard let waiter = waiters.removeValue(forKey: id) else { return }
         waiter.timer.cancel()
-        waiter.continuation.resume(returning: outcome)
+        waiter.recipient(outcome)
     }
 
     private func open(_ id: ConnectionPoolState.ConnectionID) async {

@@ -31,12 +31,18 @@ final class Exchange: @unchecked Sendable {
 
     typealias Outcome = Result<[SQLResult], ShardError>
 
+    /// Who is told of an outcome.
+    enum Recipient {
+        case task(UnsafeContinuation<Outcome, Never>)
+        case callback(@Sendable (Outcome) -> Void)
+    }
+
     let request: Request
     var deadline: ContinuousClock.Instant?
     /// How long its owner waits for the server each time; its own pauses between two waits don't count.
     var patience: Duration?
     /// Takes the outcome; nil when nobody waits for it.
-    var continuation: UnsafeContinuation<Outcome, Never>?
+    var recipient: Recipient?
     /// ``ShardConnection/appliedSettings`` when it was submitted.
     var appliedSettings: UInt64 = 0
 
@@ -80,8 +86,13 @@ final class Exchange: @unchecked Sendable {
 
     /// Hands the outcome to the caller, once.
     func resume(with outcome: Outcome) {
-        continuation?.resume(returning: outcome)
-        continuation = nil
+        let recipient = recipient
+        self.recipient = nil
+        switch recipient {
+        case .task(let continuation): continuation.resume(returning: outcome)
+        case .callback(let body): body(outcome)
+        case nil: break
+        }
     }
 
     func key(of statement: SQLStatement) -> StatementCache.Key {

@@ -24,6 +24,26 @@ extension ShardConnection {
         try await run([statement], deadline: deadline)[0]
     }
 
+    /// Runs `statements` as ``run(_:deadline:)`` does, for who is on the loop and would be called rather than wait: a
+    /// task costs more than a small statement. The request is cancelled by ``cancel()``.
+    ///
+    /// A statement whose plan has gone stale fails; what ``run(_:deadline:)`` does then is left to the caller.
+    ///
+    /// - Parameter completion: is called on the loop, once, and may use the connection.
+    public func begin(
+        _ statements: [SQLStatement], deadline: ContinuousClock.Instant,
+        completion: @escaping @Sendable (Result<[SQLResult], ShardError>) -> Void
+    ) {
+        let exchange = Exchange(.pipeline(statements), deadline: deadline)
+        do throws(ShardError) {
+            for (index, statement) in statements.enumerated() { try statement.check(index: index) }
+            exchange.recipient = .callback(completion)
+            submit(exchange)
+        } catch {
+            completion(.failure(error))
+        }
+    }
+
     /// Runs the statements of one text, which has no parameters, by the simple query protocol.
     ///
     /// Unless it says BEGIN or COMMIT itself, the text is one transaction.
@@ -79,7 +99,7 @@ extension ShardConnection {
     func perform(_ exchange: Exchange) async throws(ShardError) -> [SQLResult] {
         let outcome = await withTaskCancellationHandler {
             await withUnsafeContinuation { continuation in
-                exchange.continuation = continuation
+                exchange.recipient = .task(continuation)
                 submit(exchange)
             }
         } onCancel: {

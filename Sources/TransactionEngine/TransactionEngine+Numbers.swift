@@ -25,9 +25,14 @@ extension TransactionEngine {
         return translated
     }
 
+    /// Whether rows may hold numbers that are the shard's own.
+    func needsTranslation(_ rows: some NumberedRows, from shard: ShardID) -> Bool {
+        shard != shards[0] && rows.hasType(where: Self.needsLook)
+    }
+
     /// Rows of a shard, with the numbers of the first shard.
     func translated<Rows: NumberedRows>(_ rows: Rows, from shard: ShardID) async throws(TransactionError) -> Rows {
-        guard shard != shards[0], rows.hasType(where: Self.needsLook) else { return rows }
+        guard needsTranslation(rows, from: shard) else { return rows }
         let fields = rows.fields
         let numbers = try await numbers(of: shard, knowing: fields.map(\.typeOID))
         guard !numbers.isSame else { return rows }

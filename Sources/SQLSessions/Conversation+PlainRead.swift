@@ -1,0 +1,76 @@
+import PostgresWire
+import ShardBackend
+import StatementRouting
+import TransactionCore
+import TransactionEngine
+
+/// A lone SELECT of rows by their keys, answered without a task.
+///
+/// Nothing has to be waited for but one shard's answer, as a rule, and the functions that might suspend on the way to
+/// it cost more than all else that such a statement costs a node. Whatever isn't as usual is left to the task, which
+/// begins from the start: nothing has been told to the client by then, and reading twice does no harm.
+extension Conversation {
+    /// What is being read.
+    struct LonePlainRead {
+        let planned: PlannedStatement
+        var read: PlainRead?
+        /// The client wants no more of it, or is gone.
+        var isCancelled = false
+    }
+
+    /// Answers the frame in front, if it is such a SELECT, whose answer may come later; false when a task must.
+    func beginPlainRead() -> Bool {
+        guard transaction == nil, !block.isOpen, let text = loneQuery, let (planned, statement) = plainRead(text),
+            let shards = try? statement.shards(), shards.count == 1
+        else { return false }
+        (statements[""], portals[""]) = (nil, nil)
+        activity.began(text)
+        plainRead = LonePlainRead(planned: planned)
+        let (settings, applied) = (variables.settings, node.applied)
+        let client = ClientStatement(statement.sql, searchPath: [], preparation: { [self] connection in
+            connection.assumeIsolated { $0.setNoticeHandler { [unowned self, unowned connection] fields in
+                assumeIsolated { $0.forward(fields, from: connection) }
+            } }
+            return applied.statements(bringing: connection, to: settings)
+        })
+        let read = node.engine.assumeIsolated {
+            $0.beginPlainRead(client, on: shards[0]) { [self] result in assumeIsolated { $0.endPlainRead(result) } }
+        }
+        // What ended at once has been seen to.
+        if read != nil { plainRead?.read = read } else { plainRead = nil }
+        return read != nil
+    }
+
+    /// The statement with its values, when it is one that can be read so.
+    private func plainRead(_ text: String) -> (PlannedStatement, BoundStatement)? {
+        let searchPath = variables.settings.searchPath
+        guard variables.isReadPlain, let first = text.utf8.first, first | 0x20 == UInt8(ascii: "s"),
+            let normalized = StatementNormalizer.normalize(text),
+            let planned = node.assumeIsolated({ $0.knownPlan(normalized.text, searchPath) }),
+            planned.isPlainRead,
+            let statement = try? BoundStatement(
+                plan: planned.plan, catalog: planned.catalog, parameters: normalized.values.map { .text($0) })
+        else { return nil }
+        return (planned, statement)
+    }
+
+    private func endPlainRead(_ result: SQLResult?) {
+        guard let read = plainRead else { return }
+        plainRead = nil
+        guard let result, node.catalogs.assumeIsolated({ $0.isNewest(read.planned.catalog) }) else {
+            serveByTask()
+            // It says so to the client.
+            if read.isCancelled { serving?.cancel() }
+            return
+        }
+        describe(Self.descriptions(result.fields), [])
+        RowEncoder(result.fields, []).write(RowBlock(.result(result)), ColumnTexts(), to: &writer)
+        writer.commandComplete(result.commandTag)
+        answeredLoneQuery()
+    }
+
+    func cancelPlainRead() {
+        plainRead?.isCancelled = true
+        plainRead?.read?.cancel()
+    }
+}
