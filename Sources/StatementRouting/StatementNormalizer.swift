@@ -2,8 +2,8 @@
 /// plan here and a prepared statement on the shards.
 ///
 /// Goes by tokens, and only where a parameter is sure to mean the same: a literal compared with `=`, `<>`, `<`, `>`,
-/// `<=`, `>=` in WHERE, assigned by SET, or an item of VALUES. All else stays, and anything odd (prefixed or
-/// dollar-quoted strings, comments, parameters, several statements) makes it give up.
+/// `<=`, `>=` in WHERE, assigned by SET, an item of VALUES, or a number that SET reckons with. All else stays, and
+/// anything odd (prefixed or dollar-quoted strings, comments, parameters, several statements) makes it give up.
 public enum StatementNormalizer {
     /// A statement without its literals.
     public struct Normalized: Hashable, Sendable {
@@ -120,7 +120,10 @@ private struct Normalizer {
             let isOdd = depth > 0 ? ["select"] : ["union", "except", "intersect"] as [StaticString]
             return !isAnyWord(token, isOdd)
         case .integer, .decimal, .string:
-            if isReplaceable(index) { replace(token) }
+            let isSigned = isSigned(index)
+            if isReplaceable(index, behind: isSigned ? index - 2 : index - 1) {
+                replace(token, from: isSigned ? tokens[index - 1] : token)
+            }
             return true
         default: return true
         }
@@ -143,12 +146,19 @@ private struct Normalizer {
         "do", "select",
     ]
 
-    /// Whether a literal stands alone between tokens that leave its meaning to itself.
-    private func isReplaceable(_ index: Int) -> Bool {
-        guard region != .other, index > 0, tokens[index].kind == .string || isPlainNumber(tokens[index]) else {
+    /// Whether a number has a minus in front of it that is its own, as PostgreSQL's parser takes it.
+    private func isSigned(_ index: Int) -> Bool {
+        guard index > 1, tokens[index].kind != .string, isSymbol(tokens[index - 1], ["-"]) else { return false }
+        let before = tokens[index - 2]
+        return before.kind == .symbol || bytes.isMark(before, "(") || bytes.isMark(before, ",")
+    }
+
+    /// Whether a literal stands alone between tokens that leave its meaning to itself; `last` is the one before it.
+    private func isReplaceable(_ index: Int, behind last: Int) -> Bool {
+        guard region != .other, last >= 0, tokens[index].kind == .string || isPlainNumber(tokens[index]) else {
             return false
         }
-        let before = tokens[index - 1]
+        let before = tokens[last]
         let after = index + 1 < tokens.count ? tokens[index + 1] : nil
         switch region {
         case .rows:
@@ -156,16 +166,24 @@ private struct Normalizer {
             let opens = bytes.isMark(before, "(") || bytes.isMark(before, ",")
             return opens && after.map { bytes.isMark($0, ")") || bytes.isMark($0, ",") } == true
         case .assignments:
-            guard depth == 0, isSymbol(before, ["="]) else { return false }
-            return after.map { bytes.isMark($0, ",") || isAnyWord($0, ["where", "returning", "from"]) } ?? true
+            // A string next to an operator takes its type from the other side, a number has its own.
+            let isOperand = tokens[index].kind != .string
+            guard depth == 0, isSymbol(before, ["="]) || isOperand && isSymbol(before, Self.arithmetic) else {
+                return false
+            }
+            guard let after else { return true }
+            return bytes.isMark(after, ",") || isAnyWord(after, ["where", "returning", "from"])
+                || isOperand && isSymbol(after, Self.arithmetic)
         case .filter:
-            guard depth == 0, isSymbol(before, ["=", "<", ">", "<=", ">=", "<>", "!="]), index > 1,
-                tokens[index - 2].kind == .word || tokens[index - 2].kind == .quotedIdentifier
+            guard depth == 0, isSymbol(before, ["=", "<", ">", "<=", ">=", "<>", "!="]), last > 0,
+                tokens[last - 1].kind == .word || tokens[last - 1].kind == .quotedIdentifier
             else { return false }
             return after.map { isAnyWord($0, ["and", "or", "order", "limit", "group", "returning", "for"]) } ?? true
         case .other: return false
         }
     }
+
+    private static let arithmetic: [StaticString] = ["+", "-", "*", "/", "%"]
 
     /// A number whose type its digits tell: `int4`, `int8` or `numeric`.
     private func isPlainNumber(_ token: Token) -> Bool {
@@ -187,8 +205,10 @@ private struct Normalizer {
         words.contains { bytes.isWord(token, $0) }
     }
 
-    private mutating func replace(_ token: Token) {
-        let literal = bytes.text(token.start..<token.end)
+    /// Puts a parameter in place of a literal that begins with the token `first`: itself, or its sign.
+    private mutating func replace(_ token: Token, from first: Token) {
+        let isSigned = first.start < token.start
+        let literal = (isSigned ? "-" : "") + bytes.text(token.start..<token.end)
         var type = ""
         switch token.kind {
         case .string:
@@ -202,10 +222,10 @@ private struct Normalizer {
             type = "::numeric"
             values.append(literal)
         }
-        text += bytes[position..<token.start]
+        text += bytes[position..<first.start]
         let start = text.count
         text += "$\(values.count)\(type)".utf8
-        replaced.append(.init(literal: token.start..<token.end, parameter: start..<text.count))
+        replaced.append(.init(literal: first.start..<token.end, parameter: start..<text.count))
         position = token.end
     }
 }

@@ -1,4 +1,5 @@
 import Synchronization
+import TestSupport
 import Testing
 
 @testable import EventLoops
@@ -114,6 +115,6 @@ import Testing
             await counter.increment()
             #expect(await counter.value == 2)
         }
-        try await waitUntil("the loop to be released") { released == nil }
+        #expect(await eventually { released == nil })
     }
 }

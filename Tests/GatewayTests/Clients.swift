@@ -79,13 +79,3 @@ func psql(
 ) async throws -> RunningProgram.Result {
     try await startPsql(conninfo, port: port, commands, password: password).result
 }
-
-/// Waits until something holds; false when it doesn't within `duration`.
-func eventually(within duration: Duration = .seconds(30), _ condition: () -> Bool) async -> Bool {
-    let deadline = ContinuousClock.now + duration
-    while !condition() {
-        guard ContinuousClock.now < deadline else { return false }
-        try? await Task.sleep(for: .milliseconds(5))
-    }
-    return true
-}

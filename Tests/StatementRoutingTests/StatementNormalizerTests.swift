@@ -16,9 +16,18 @@ import Testing
                 ["x", "5", "99999999999"]
             ),
             (
-                "INSERT INTO t (a, b, c) VALUES (1, 'it''s', 2.50), (3, now(), DEFAULT)",
+                "INSERT INTO t (a, b, c) VALUES (1, 'it''s', 2.50), (-3, now(), DEFAULT)",
                 "INSERT INTO t (a, b, c) VALUES ($1::int4, $2, $3::numeric), ($4::int4, now(), DEFAULT)",
-                ["1", "it's", "2.50", "3"]
+                ["1", "it's", "2.50", "-3"]
+            ),
+            (
+                "UPDATE t SET a = a + 5, b = b - -65, c=2*c+ - 1.5 WHERE id = -7",
+                "UPDATE t SET a = a + $1::int4, b = b - $2::int4, c=$3::int4*c+ $4::numeric WHERE id = $5::int4",
+                ["5", "-65", "2", "-1.5", "-7"]
+            ),
+            (
+                "UPDATE t SET a = -2147483648, b = -2147483649, c = b -5",
+                "UPDATE t SET a = $1::int4, b = $2::int8, c = b -$3::int4", ["-2147483648", "-2147483649", "5"]
             ),
             (
                 "DELETE FROM t WHERE a <= 1e3 OR \"B\" <> '' RETURNING *",
@@ -46,7 +55,9 @@ import Testing
         arguments: [
             "SELECT 1", "SELECT 'a' FROM t ORDER BY 1", "SELECT a + 1 FROM t GROUP BY a + 1", "SELECT * FROM t LIMIT 5",
             "SELECT interval '1' day FROM t WHERE a = interval '1' day", "SELECT * FROM t WHERE a = date '2020-01-01'",
-            "SELECT * FROM t WHERE a = '5'::int", "SELECT * FROM t WHERE a = 5 + 1", "SELECT * FROM t WHERE a = -5",
+            "SELECT * FROM t WHERE a = '5'::int", "SELECT * FROM t WHERE a = 5 + 1", "SELECT * FROM t WHERE a = +5",
+            "UPDATE t SET a = a + '5'", "UPDATE t SET a = a + 5::int2", "UPDATE t SET a = b ^ -5",
+            "UPDATE t SET a = a || 5", "UPDATE t SET a = -'5'", "SELECT * FROM t WHERE a = b - 5",
             "SELECT * FROM t WHERE f(a) = 5 + b", "SELECT * FROM t WHERE a IN (1, 2)", "SELECT * FROM t WHERE (a = 1)",
             "SELECT * FROM t WHERE a LIKE 'x%'", "SELECT * FROM t WHERE a = E'x'", "SELECT * FROM t WHERE a = $$x$$",
             "SELECT * FROM t WHERE a = $1 AND b = 5", "SELECT * FROM t WHERE a = 1; SELECT 2",
@@ -57,7 +68,7 @@ import Testing
             "SELECT * FROM t WHERE a = 'x'\n'y'",
             "SELECT * FROM t WHERE a = 'x' COLLATE \"C\"", "SELECT * FROM t WHERE b = 5 AND EXISTS (SELECT 1)",
             "SELECT t.where, a = 5 FROM t", "SELECT 1 AS where, a = 5 FROM t", "SELECT * FROM t JOIN u ON a = 5",
-            "UPDATE t SET (a, b) = (1, 2)", "UPDATE t SET a[1] = 5 + 5", "SELECT * FROM t HAVING a = 5",
+            "UPDATE t SET (a, b) = (1, 2)", "SELECT * FROM t HAVING a = 5",
             "INSERT INTO t VALUES (1 + 1, f(2), 'x'::date)", "SELECT * FROM t WHERE a = 1 IS TRUE",
             "SELECT * FROM t WHERE 'x' = a", "CREATE TABLE t (a int DEFAULT 5)", "SELECT * FROM t WHERE a = 0x1F",
             "SELECT * FROM t WHERE a = 'unterminated", "",
@@ -70,7 +81,7 @@ import Testing
     func routes() throws {
         for text in [
             "SELECT * FROM accounts WHERE id = 5", "UPDATE accounts SET balance = 1.5 WHERE id = 99999999999",
-            "DELETE FROM users WHERE name = 'it''s'",
+            "DELETE FROM users WHERE name = 'it''s'", "SELECT * FROM accounts WHERE id = -5",
         ] {
             let normalized = try #require(StatementNormalizer.normalize(text))
             let parameters = normalized.values.map { BoundParameter(text: $0) }
