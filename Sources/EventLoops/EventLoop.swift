@@ -246,7 +246,8 @@ public final class EventLoop: SerialExecutor, TaskExecutor, @unchecked Sendable 
     // MARK: Timers
 
     /// Runs `body` on the loop's thread at `deadline`. Loop's thread only.
-    package func addTimer(at deadline: ContinuousClock.Instant, _ body: @escaping @Sendable () -> Void) -> TimerQueue.ID {
+    package func addTimer(at deadline: ContinuousClock.Instant, _ body: @escaping @Sendable () -> Void) -> TimerQueue.ID
+    {
         timers.add(at: deadline, body)
     }
 

@@ -26,7 +26,8 @@ public final class Gateway: Sendable {
         logger: Logger
     ) throws(GatewayError) -> Gateway {
         let shared = GatewayShared(
-            configuration: configuration, tls: try configuration.tls.map { paths throws(GatewayError) in
+            configuration: configuration,
+            tls: try configuration.tls.map { paths throws(GatewayError) in
                 try TLSMaterial(paths)
             }, provider: provider, logger: logger)
         do {

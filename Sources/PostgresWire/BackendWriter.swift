@@ -95,29 +95,32 @@ public struct BackendWriter: Sendable {
         buffer.writeString(text)
     }
 
-    /// Writes a whole DataRow, whose values are asked for twice: for their lengths, and to be copied.
+    /// Writes a whole DataRow; each value is asked for once, and must stay where it is meanwhile.
     public mutating func dataRow(columns: Int, _ value: (_ column: Int) -> UnsafeRawBufferPointer?) {
-        var length = 6
-        for column in 0..<columns { length += 4 + (value(column)?.count ?? 0) }
-        buffer.writeWithUnsafeMutableBytes(minimumWritableBytes: length + 1) { target in
-            var offset = 0
-            func put<Number: FixedWidthInteger>(_ number: Number) {
-                target.storeBytes(of: number.bigEndian, toByteOffset: offset, as: Number.self)
-                offset += MemoryLayout<Number>.size
-            }
-            put(UInt8(ascii: "D"))
-            put(Int32(length))
-            put(Int16(columns))
+        withUnsafeTemporaryAllocation(of: UnsafeRawBufferPointer?.self, capacity: columns) { values in
+            var length = 6
             for column in 0..<columns {
-                guard let bytes = value(column) else {
-                    put(Int32(-1))
-                    continue
-                }
-                put(Int32(bytes.count))
-                UnsafeMutableRawBufferPointer(rebasing: target[offset...]).copyMemory(from: bytes)
-                offset += bytes.count
+                let bytes = value(column)
+                values.initializeElement(at: column, to: bytes)
+                length += 4 + (bytes?.count ?? 0)
             }
-            return offset
+            buffer.writeWithUnsafeMutableBytes(minimumWritableBytes: length + 1) { target in
+                var offset = 0
+                func put<Number: FixedWidthInteger>(_ number: Number) {
+                    target.storeBytes(of: number.bigEndian, toByteOffset: offset, as: Number.self)
+                    offset += MemoryLayout<Number>.size
+                }
+                put(UInt8(ascii: "D"))
+                put(Int32(length))
+                put(Int16(columns))
+                for bytes in values {
+                    put(bytes.map { Int32($0.count) } ?? -1)
+                    guard let bytes else { continue }
+                    UnsafeMutableRawBufferPointer(rebasing: target[offset...]).copyMemory(from: bytes)
+                    offset += bytes.count
+                }
+                return offset
+            }
         }
     }
 

@@ -9,7 +9,7 @@ import TransactionEngine
 struct PlannedStatement: Sendable {
     let plan: StatementPlan
     let catalog: Catalog
-    /// Of rows by their keys, and nothing else: it can be read without a task (``Conversation/beginPlainRead()``).
+    /// Of rows by their keys, and nothing else: it can be read without a task (``Conversation/answerAtOnce()``).
     let isPlainRead: Bool
 
     init(_ plan: StatementPlan, _ catalog: Catalog) {

@@ -83,8 +83,7 @@ extension Conversation {
             if block.isOpen {
                 warn(.activeTransaction, "there is already a transaction in progress")
             } else {
-                block.begin(variables)
-                (block.isReadOnly, block.isDeferrable) = (modes.isReadOnly, modes.isDeferrable)
+                beginBlock(modes)
             }
             writer.commandComplete("BEGIN")
         case .commit(let chains):
@@ -171,6 +170,10 @@ extension Conversation {
 
     private func beginAgain(_ modes: TransactionModes) {
         portals = [:]
+        beginBlock(modes)
+    }
+
+    func beginBlock(_ modes: TransactionModes) {
         block.begin(variables)
         (block.isReadOnly, block.isDeferrable) = (modes.isReadOnly, modes.isDeferrable)
     }

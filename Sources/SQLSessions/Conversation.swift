@@ -120,7 +120,7 @@ actor Conversation: ClientSession {
     private func serveIfIdle() {
         guard !isServing else { return }
         isServing = true
-        if !beginPlainRead() { serveByTask() }
+        if !answerAtOnce() { serveByTask() }
     }
 
     func serveByTask() {

@@ -158,7 +158,7 @@ actor SessionCursor: RowSource {
             let rows = try await fetch(Self.rowsPerFetch, on: shard)
             if rows.count < Self.rowsPerFetch { unread = unread.dropFirst() }
             count += rows.count
-            if rows.count > 0 { return RowBlock(.result(rows)) }
+            if rows.count > 0 { return RowBlock(rows) }
         }
         return nil
     }

@@ -69,14 +69,14 @@ actor ResultStream: RowSource {
     }
 
     func nextBlock() async throws(TransactionError) -> RowBlock? {
-        try await next().map { RowBlock(.batch($0)) }
+        try await next().map { RowBlock($0.rows) }
     }
 
     private func next() async throws(TransactionError) -> SQLRowBatch? {
         do throws(TransactionError) {
             if sources.isEmpty, let begin, let shard = upcoming.popFirst() { sources = [try await begin(shard)] }
             guard let source = sources.first, let batch = try await source.next() else { return nil }
-            if digest != nil { batch.withRawRows { digest!.add($0) } }
+            if digest != nil { batch.rows.withRawRows { digest!.add($0) } }
             if let ending = batch.ending {
                 endings.append(ending)
                 sources = sources.dropFirst()
@@ -93,7 +93,7 @@ actor ResultStream: RowSource {
     /// Reads on to the end, and keeps nothing.
     func digestOfRest() async throws(TransactionError) -> RowsDigest {
         var digest = RowsDigest()
-        while let batch = try await next() { batch.withRawRows { digest.add($0) } }
+        while let batch = try await next() { batch.rows.withRawRows { digest.add($0) } }
         return digest
     }
 
@@ -102,25 +102,13 @@ actor ResultStream: RowSource {
 
 /// Rows of a result that lie together in memory.
 struct RowBlock: Sendable {
-    enum Storage: Sendable {
-        case result(SQLResult)
-        case batch(SQLRowBatch)
-
-        var count: Int {
-            switch self {
-            case .result(let result): result.count
-            case .batch(let batch): batch.count
-            }
-        }
-    }
-
-    private let storage: Storage
-    /// Which of the rows that lie there.
+    private let result: SQLResult
+    /// Which of its rows.
     private var rows: Range<Int>
 
-    init(_ storage: Storage) {
-        self.storage = storage
-        rows = 0..<storage.count
+    init(_ result: SQLResult) {
+        self.result = result
+        rows = 0..<result.count
     }
 
     var count: Int { rows.count }
@@ -135,10 +123,7 @@ struct RowBlock: Sendable {
 
     /// Lends the values of the rows with these numbers.
     func withRawRows<Value>(_ body: (borrowing RawRows, Range<Int>) -> Value) -> Value {
-        switch storage {
-        case .result(let result): result.withRawRows { body($0, rows) }
-        case .batch(let batch): batch.withRawRows { body($0, rows) }
-        }
+        result.withRawRows { body($0, rows) }
     }
 }
 
@@ -162,7 +147,7 @@ struct ResultReader: Sendable {
             // Before others are waited for: these rows need not be kept meanwhile.
             block = nil
             if let part = parts.popFirst() {
-                block = RowBlock(.result(part))
+                block = RowBlock(part)
             } else if let rest, let next = try await rest.nextBlock() {
                 block = next
             } else {

@@ -4,32 +4,21 @@ import CLibPQ
 ///
 /// Lent to a closure, beyond whose end neither it nor the memory it points to may be used.
 public struct RawRows: ~Copyable {
-    /// Either one result with every row, or one for each row.
-    private let results: UnsafeBufferPointer<OpaquePointer>
-    private let isOneResult: Bool
+    private let result: OpaquePointer
     public let count: Int
     public let columnCount: Int
 
-    init(rowsOf result: UnsafePointer<OpaquePointer>) {
-        results = UnsafeBufferPointer(start: result, count: 1)
-        isOneResult = true
-        count = Int(PQntuples(result.pointee))
-        columnCount = Int(PQnfields(result.pointee))
-    }
-
-    /// - Parameter results: one row each, all of the same columns.
-    init(_ results: UnsafeBufferPointer<OpaquePointer>) {
-        self.results = results
-        isOneResult = false
-        count = results.count
-        columnCount = results.first.map { Int(PQnfields($0)) } ?? 0
+    init(_ result: OpaquePointer) {
+        self.result = result
+        count = Int(PQntuples(result))
+        columnCount = Int(PQnfields(result))
     }
 
     /// The bytes of a value in its column's format; nil for NULL.
     public subscript(row: Int, column: Int) -> UnsafeRawBufferPointer? {
         precondition(row >= 0 && row < count, "row \(row) of \(count)")
         precondition(column >= 0 && column < columnCount, "column \(column) of \(columnCount)")
-        return isOneResult ? rawValue(results[0], Int32(row), Int32(column)) : rawValue(results[row], 0, Int32(column))
+        return rawValue(result, Int32(row), Int32(column))
     }
 }
 

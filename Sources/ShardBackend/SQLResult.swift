@@ -93,9 +93,7 @@ public struct SQLResult: Sendable {
         _ body: (borrowing RawRows) throws(Failure) -> Value
     ) throws(Failure) -> Value {
         defer { withExtendedLifetime(storage) {} }
-        return try withUnsafePointer(to: storage.pointer) { (pointer) throws(Failure) in
-            try body(RawRows(rowsOf: pointer))
-        }
+        return try body(RawRows(storage.pointer))
     }
 
     /// Lends one value as the server sent it, nil for NULL; for many, ``withRawRows(_:)`` costs less.

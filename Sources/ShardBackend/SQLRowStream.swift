@@ -42,54 +42,26 @@ public struct SQLRowStream: AsyncSequence, Sendable {
     public func makeAsyncIterator() -> AsyncIterator { AsyncIterator(stream: self) }
 }
 
-/// Some rows of a stream, where libpq put them. A row keeps its whole batch in memory.
+/// Some rows of a stream. A row keeps its whole batch in memory.
 public struct SQLRowBatch: Sendable {
-    /// Owns libpq results of one row each. Filled before anyone else sees it, and not changed any more.
-    final class Storage: @unchecked Sendable {
-        var results: [OpaquePointer] = []
-
-        deinit {
-            for result in results { PQclear(result) }
-        }
-    }
-
-    let storage: Storage
+    public let rows: SQLResult
     /// The result without rows that ends the stream, with the command tag; nil while more rows may come.
     public let ending: SQLResult?
-    /// What the columns are said to be, where that is not what the server said.
-    private var ownFields: [ResultField]?
 
-    init(storage: Storage, ending: SQLResult?) {
-        (self.storage, self.ending) = (storage, ending)
+    public init(rows: SQLResult, ending: SQLResult?) {
+        (self.rows, self.ending) = (rows, ending)
     }
 
     /// What the server says about the columns, the same in every batch; made anew at each call.
-    public var fields: [ResultField] {
-        ownFields ?? storage.results.first.map { ResultField.all(of: $0) } ?? ending?.fields ?? []
-    }
-
-    /// The same rows, with other words about their columns.
-    public func described(as fields: [ResultField]) -> SQLRowBatch {
-        var copy = SQLRowBatch(storage: storage, ending: ending?.described(as: fields))
-        copy.ownFields = fields
-        return copy
-    }
+    public var fields: [ResultField] { rows.fields }
 
     /// What PostgreSQL calls the statement, like `SELECT 5`; nil while more rows may come.
     public var commandTag: String? { ending?.commandTag }
-
-    /// Lends the values of all rows as the server sent them.
-    public func withRawRows<Value, Failure: Error>(
-        _ body: (borrowing RawRows) throws(Failure) -> Value
-    ) throws(Failure) -> Value {
-        defer { withExtendedLifetime(storage) {} }
-        return try storage.results.withUnsafeBufferPointer { (results) throws(Failure) in try body(RawRows(results)) }
-    }
 }
 
 extension SQLRowBatch: RandomAccessCollection {
     public var startIndex: Int { 0 }
-    public var endIndex: Int { storage.results.count }
+    public var endIndex: Int { rows.count }
 
-    public subscript(row: Int) -> SQLRow { SQLRow(owner: storage, result: storage.results[row], row: 0) }
+    public subscript(row: Int) -> SQLRow { rows[row] }
 }

@@ -30,25 +30,21 @@ extension ShardConnection {
 
     /// The next rows of a stream, with the last of them how the statement ended; nil after that.
     func nextRows(of exchange: Exchange) async throws(ShardError) -> SQLRowBatch? {
-        let rows = SQLRowBatch.Storage()
+        var rows: SQLResult?
         do throws(ShardError) {
             while let result = try await nextResult(of: exchange) {
-                rows.results.append(result)
                 exchange.isFirstWork = false
+                let gathered = rows.gather(result)
                 // Those that have arrived with it, without a suspension for each.
-                while rows.results.count < Exchange.rowsPerBatchMax,
-                    case .result(let next) = arrivedResult(of: exchange)
-                {
-                    rows.results.append(next)
+                while gathered.takesMoreRows, case .result(let next) = arrivedResult(of: exchange) {
+                    gathered.take(rowOf: next)
                 }
                 let isRestOnItsWay = handle.map { PQisBusy($0.pointer) } == 1
-                if isRestOnItsWay || rows.results.count >= Exchange.rowsPerBatchMax {
-                    return SQLRowBatch(storage: rows, ending: nil)
-                }
+                if isRestOnItsWay || !gathered.takesMoreRows { return SQLRowBatch(rows: gathered, ending: nil) }
             }
         } catch {
             // The rows before the error come first; it is thrown to who asks for more.
-            guard rows.results.isEmpty else { return SQLRowBatch(storage: rows, ending: nil) }
+            if let rows { return SQLRowBatch(rows: rows, ending: nil) }
             guard exchange.isFirstWork, exchange.isRepeatable(after: error) else { throw error }
             exchange.isFirstWork = false
             exchange.reset()
@@ -57,6 +53,24 @@ extension ShardConnection {
         }
         let ending = exchange.results.popLast()
         exchange.results = []
-        return ending.map { SQLRowBatch(storage: rows, ending: $0) }
+        return ending.map { SQLRowBatch(rows: rows ?? $0, ending: $0) }
+    }
+}
+
+extension SQLResult {
+    /// A row of no column has nothing that could be moved.
+    fileprivate var takesMoreRows: Bool { columnCount > 0 && count < Exchange.rowsPerBatchMax }
+}
+
+extension SQLResult? {
+    /// Adds a row, or begins with it.
+    fileprivate mutating func gather(_ row: OpaquePointer) -> SQLResult {
+        guard let rows = self else {
+            let begun = SQLResult(owning: row)
+            self = begun
+            return begun
+        }
+        rows.take(rowOf: row)
+        return rows
     }
 }

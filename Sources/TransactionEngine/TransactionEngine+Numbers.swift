@@ -26,12 +26,12 @@ extension TransactionEngine {
     }
 
     /// Whether rows may hold numbers that are the shard's own.
-    func needsTranslation(_ rows: some NumberedRows, from shard: ShardID) -> Bool {
+    func needsTranslation(_ rows: SQLResult, from shard: ShardID) -> Bool {
         shard != shards[0] && rows.hasType(where: Self.needsLook)
     }
 
     /// Rows of a shard, with the numbers of the first shard.
-    func translated<Rows: NumberedRows>(_ rows: Rows, from shard: ShardID) async throws(TransactionError) -> Rows {
+    func translated(_ rows: SQLResult, from shard: ShardID) async throws(TransactionError) -> SQLResult {
         guard needsTranslation(rows, from: shard) else { return rows }
         let fields = rows.fields
         let numbers = try await numbers(of: shard, knowing: fields.map(\.typeOID))
@@ -54,8 +54,10 @@ extension TransactionEngine {
     nonisolated func translation(from shard: ShardID) -> ShardStream<SQLRowStream>.Translation {
         { batch throws(TransactionError) in
             // Most shards' rows need no look, and this is asked for each piece.
-            guard shard != self.shards[0], batch.hasType(where: Self.needsLook) else { return batch }
-            return try await self.translated(batch, from: shard)
+            guard shard != self.shards[0], batch.rows.hasType(where: Self.needsLook) else { return batch }
+            var ending = batch.ending
+            if let last = ending { ending = try await self.translated(last, from: shard) }
+            return SQLRowBatch(rows: try await self.translated(batch.rows, from: shard), ending: ending)
         }
     }
 
@@ -99,17 +101,3 @@ extension TransactionEngine {
         }
     }
 }
-
-/// Rows whose columns have types: of a whole result, or a piece of one that is handed on as it arrives.
-protocol NumberedRows: Sendable {
-    var fields: [ResultField] { get }
-    var isEmpty: Bool { get }
-    func hasType(where condition: (UInt32) -> Bool) -> Bool
-    func described(as fields: [ResultField]) -> Self
-    func replacing(
-        _ columns: [Int], _ change: (_ column: Int, _ bytes: inout [UInt8]) -> Void
-    ) throws(ShardError) -> Self
-}
-
-extension SQLResult: NumberedRows {}
-extension SQLRowBatch: NumberedRows {}

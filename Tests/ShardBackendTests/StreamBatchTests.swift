@@ -8,19 +8,19 @@ private struct StreamRecord {
     var fieldNames: [[String]] = []
     var ending: SQLResult?
 
-    /// Reads to the end, and checks that rows came one by one and that nothing follows the ending.
+    /// Reads to the end, and checks that nothing follows the ending, which has no rows.
     init(_ stream: SQLRowStream) async throws {
         while let batch = try await stream.nextBatch() {
             #expect(ending == nil && batch.count <= 128, "rows come in batches, and the ending comes last")
             fieldNames.append(batch.fields.map(\.name))
-            batch.withRawRows { rows in
+            batch.rows.withRawRows { rows in
                 for row in 0..<rows.count {
                     values.append((0..<rows.columnCount).map { column in rows[row, column].map(Array.init) })
                 }
             }
             ending = batch.ending
         }
-        #expect(ending?.isEmpty == true, "the rows come one by one, and the ending has none")
+        #expect(ending?.isEmpty == true, "the ending has no rows")
     }
 
     /// The values as text, NULL as nil.

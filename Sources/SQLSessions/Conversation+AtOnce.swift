@@ -4,12 +4,43 @@ import StatementRouting
 import TransactionCore
 import TransactionEngine
 
-/// A lone SELECT of rows by their keys, answered without a task.
+/// What is answered without a task: BEGIN, and a lone SELECT of rows by their keys.
 ///
 /// Nothing has to be waited for but one shard's answer, as a rule, and the functions that might suspend on the way to
 /// it cost more than all else that such a statement costs a node. Whatever isn't as usual is left to the task, which
 /// begins from the start: nothing has been told to the client by then, and reading twice does no harm.
 extension Conversation {
+    /// Answers the frame in front, now or later; false when a task must.
+    func answerAtOnce() -> Bool {
+        guard transaction == nil, !block.isOpen, let text = loneQuery, let first = text.utf8.first else { return false }
+        return switch first | 0x20 {
+        case UInt8(ascii: "b"): beginBlock(text)
+        case UInt8(ascii: "s"): beginPlainRead(text)
+        default: false
+        }
+    }
+
+    private func knownPlan(_ text: String) -> PlannedStatement? {
+        let searchPath = variables.settings.searchPath
+        return node.assumeIsolated { $0.knownPlan(text, searchPath) }
+    }
+
+    private func began(_ text: String) {
+        (statements[""], portals[""]) = (nil, nil)
+        activity.began(text)
+    }
+
+    private func beginBlock(_ text: String) -> Bool {
+        guard case .transaction(.begin(let modes))? = knownPlan(text)?.statement.kind else { return false }
+        began(text)
+        beginBlock(modes)
+        writer.commandComplete("BEGIN")
+        answeredLoneQuery()
+        return true
+    }
+
+    // MARK: Reads
+
     /// What is being read.
     struct LonePlainRead {
         let planned: PlannedStatement
@@ -18,21 +49,23 @@ extension Conversation {
         var isCancelled = false
     }
 
-    /// Answers the frame in front, if it is such a SELECT, whose answer may come later; false when a task must.
-    func beginPlainRead() -> Bool {
-        guard transaction == nil, !block.isOpen, let text = loneQuery, let (planned, statement) = plainRead(text),
-            let shards = try? statement.shards(), shards.count == 1
-        else { return false }
-        (statements[""], portals[""]) = (nil, nil)
-        activity.began(text)
+    private func beginPlainRead(_ text: String) -> Bool {
+        guard let (planned, statement) = plainRead(text), let shards = try? statement.shards(), shards.count == 1 else {
+            return false
+        }
+        began(text)
         plainRead = LonePlainRead(planned: planned)
         let (settings, applied) = (variables.settings, node.applied)
-        let client = ClientStatement(statement.sql, searchPath: [], preparation: { [self] connection in
-            connection.assumeIsolated { $0.setNoticeHandler { [unowned self, unowned connection] fields in
-                assumeIsolated { $0.forward(fields, from: connection) }
-            } }
-            return applied.statements(bringing: connection, to: settings)
-        })
+        let client = ClientStatement(
+            statement.sql, searchPath: [],
+            preparation: { [self] connection in
+                connection.assumeIsolated {
+                    $0.setNoticeHandler { [unowned self, unowned connection] fields in
+                        assumeIsolated { $0.forward(fields, from: connection) }
+                    }
+                }
+                return applied.statements(bringing: connection, to: settings)
+            })
         let read = node.engine.assumeIsolated {
             $0.beginPlainRead(client, on: shards[0]) { [self] result in assumeIsolated { $0.endPlainRead(result) } }
         }
@@ -43,11 +76,8 @@ extension Conversation {
 
     /// The statement with its values, when it is one that can be read so.
     private func plainRead(_ text: String) -> (PlannedStatement, BoundStatement)? {
-        let searchPath = variables.settings.searchPath
-        guard variables.isReadPlain, let first = text.utf8.first, first | 0x20 == UInt8(ascii: "s"),
-            let normalized = StatementNormalizer.normalize(text),
-            let planned = node.assumeIsolated({ $0.knownPlan(normalized.text, searchPath) }),
-            planned.isPlainRead,
+        guard variables.isReadPlain, let normalized = StatementNormalizer.normalize(text),
+            let planned = knownPlan(normalized.text), planned.isPlainRead,
             let statement = try? BoundStatement(
                 plan: planned.plan, catalog: planned.catalog, parameters: normalized.values.map { .text($0) })
         else { return nil }
@@ -64,7 +94,7 @@ extension Conversation {
             return
         }
         describe(Self.descriptions(result.fields), [])
-        RowEncoder(result.fields, []).write(RowBlock(.result(result)), ColumnTexts(), to: &writer)
+        RowEncoder(result.fields, []).write(RowBlock(result), ColumnTexts(), to: &writer)
         writer.commandComplete(result.commandTag)
         answeredLoneQuery()
     }
