@@ -186,8 +186,9 @@ let package = Package(
             name: "PostgresIntegrationTests",
             dependencies: [
                 "BankWorkload", "BoundedTime", "ClientAuthentication", "EventLoops", "Gateway", "LocalCluster",
-                "Placement", "PostgresWire", "SQLSessions", "ShardBackend", "ShardSchema", "SimulationKit", "StatementRouting",
-                "SystemClock", "TestSupport", "TransactionCore", "TransactionEngine", "TwoPhaseCommit",
+                "Placement", "PostgresWire", "SQLSessions", "ShardBackend", "ShardSchema", "SimulationKit",
+                "StatementRouting", "SystemClock", "TestSupport", "TransactionCore", "TransactionEngine",
+                "TwoPhaseCommit",
                 .product(name: "Logging", package: "swift-log"),
                 .product(name: "NIOCore", package: "swift-nio"),
             ]
