@@ -20,11 +20,6 @@ import TwoPhaseCommit
         return try results.map { try #require($0.first).int64(0) }
     }
 
-    private func committed(_ end: TransferEnd) throws -> Timestamp {
-        guard case .committed(let timestamp?) = end else { throw TransactionError(.internalError, "refused") }
-        return timestamp
-    }
-
     @Test("a read at a timestamp sees what was committed up to it, and nothing later, in every read mode")
     func readModes() async throws {
         try await EngineShards.withShared { shards in

@@ -136,6 +136,12 @@ struct EngineShards: Sendable {
     static let silence = Logger(label: "test") { _ in SwiftLogNoOpLogHandler() }
 }
 
+/// The commit timestamp of a transfer that is to have one.
+func committed(_ end: TransferEnd) throws -> Timestamp {
+    guard case .committed(let timestamp?) = end else { throw TransactionError(.internalError, "refused") }
+    return timestamp
+}
+
 /// Waits until `condition` holds; fails the test when it does not within `duration`.
 func waitUntil(
     _ what: Comment, within duration: Duration = .seconds(10), sourceLocation: SourceLocation = #_sourceLocation,
