@@ -68,11 +68,11 @@ extension Conversation {
         if let name {
             let closed = try cursor(name)
             cursors[name] = nil
-            try await closed.close()
+            await closed.close()
         } else {
             let closed = cursors.values
             cursors = [:]
-            for cursor in closed { try await cursor.close() }
+            for cursor in closed { await cursor.close() }
         }
         writer.commandComplete(name == nil ? "CLOSE CURSOR ALL" : "CLOSE CURSOR")
     }

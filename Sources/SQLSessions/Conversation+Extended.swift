@@ -65,6 +65,7 @@ extension Conversation {
                 "bind message supplies \(parameters.count) parameters, but prepared statement \"\(bind.statement)\" "
                     + "requires \(expected)")
         }
+        await closePortal(bind.portal)
         portals[bind.portal] = Portal(
             planned: planned, parameters: parameters, parameterTypes: prepared.parameterTypes,
             formats: bind.resultFormats, expectedTypes: prepared.resultTypes)
@@ -155,10 +156,14 @@ extension Conversation {
             // What is not rows has been answered.
             if result == nil { return }
         }
-        // Where it stands is not known after an error.
-        portals[execute.portal] = nil
-        try await fetch(from: &portal, execute.rowsMax > 0 ? Int(execute.rowsMax) : .max, isLone: isLone)
-        portals[execute.portal] = portal
+        do {
+            try await fetch(from: &portal, execute.rowsMax > 0 ? Int(execute.rowsMax) : .max, isLone: isLone)
+            portals[execute.portal] = portal
+        } catch {
+            // Where it stands is not known.
+            await closePortal(execute.portal)
+            throw error
+        }
     }
 
     /// Answers an Execute of a portal whose statement has been run: at most `limit` rows.
@@ -170,18 +175,22 @@ extension Conversation {
         // As in PostgreSQL, it takes another Execute to learn that there are no more.
         guard count < limit || portal.isDone else { return writer.portalSuspended() }
         portal.isDone = true
+        await reader.close()
         if isLone { try await endImplicitTransaction() }
         let tag = await reader.tag
         writer.commandComplete(tag.hasPrefix("SELECT ") ? "SELECT \(count)" : tag)
     }
 
-    func close(_ named: FrontendMessage.Named) {
+    func close(_ named: FrontendMessage.Named) async {
         switch named {
         case .statement(let name): statements[name] = nil
-        case .portal(let name): portals[name] = nil
+        case .portal(let name): await closePortal(name)
         }
         writer.closeComplete()
     }
+
+    /// Lets go of a portal, if there is one, and of what its rows come from.
+    func closePortal(_ name: String) async { await portals.removeValue(forKey: name)?.reader?.close() }
 
     static func noStatement(_ name: String) -> TransactionError {
         TransactionError(

@@ -195,7 +195,8 @@ actor Conversation: ClientSession {
     private func answer(_ message: FrontendMessage) async throws {
         switch message {
         case .query(let text):
-            (statements[""], portals[""]) = (nil, nil)
+            statements[""] = nil
+            await closePortal("")
             activity.began(text)
             await simpleQuery(text)
             await ready()
@@ -203,7 +204,7 @@ actor Conversation: ClientSession {
         case .bind(let bind): try await self.bind(bind)
         case .describe(let named): try await describe(named)
         case .execute(let execute): try await self.execute(execute)
-        case .close(let named): close(named)
+        case .close(let named): await close(named)
         case .flush: flush()
         case .sync:
             do {

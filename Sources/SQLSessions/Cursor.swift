@@ -83,9 +83,9 @@ actor Cursor {
     }
 
     /// Lets go of what the rows come from.
-    func close() async throws(TransactionError) {
+    func close() async {
         reader = nil
-        if case .sessions(let cursor) = source { try await cursor.close() }
+        if case .sessions(let cursor) = source { await cursor.close() }
     }
 }
 
@@ -112,6 +112,9 @@ actor CursorPortion: RowSource {
     }
 
     var tag: String { "\(words) \(count)" }
+
+    /// The cursor stays, for other portions.
+    func close() {}
 }
 
 /// A query's rows by cursors in a transaction's own sessions, one on each shard: the sessions are free for other
@@ -139,6 +142,7 @@ actor SessionCursor: RowSource {
         var declaration = statement
         declaration.text = "DECLARE \(name) NO SCROLL CURSOR FOR \(statement.text)"
         declaration.isPrepared = false
+        await writer.declares(cursor: name, on: shards)
         for shard in shards {
             _ =
                 isWrite
@@ -165,10 +169,7 @@ actor SessionCursor: RowSource {
 
     var tag: String { "SELECT \(count)" }
 
-    func close() async throws(TransactionError) {
-        let statement = SQLStatement("CLOSE \(name)", isPrepared: false)
-        for shard in shards { _ = try await writer.lockingRead(statement, on: shard) }
-    }
+    func close() async { await writer.unneeded(cursor: name) }
 
     private func fetch(_ count: Int, on shard: ShardID) async throws(TransactionError) -> SQLResult {
         try await writer.lockingRead(

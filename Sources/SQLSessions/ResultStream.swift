@@ -19,6 +19,8 @@ protocol RowSource: Sendable {
     func nextBlock() async throws(TransactionError) -> RowBlock?
     /// The command tag, once all rows have been read.
     var tag: String { get async }
+    /// No more rows are wanted.
+    func close() async
 }
 
 /// The rows of a statement as they arrive from its shards, one shard's after the other's.
@@ -98,6 +100,8 @@ actor ResultStream: RowSource {
     }
 
     var tag: String { StatementResult.tag(of: endings) }
+
+    func close() { (sources, upcoming) = ([], []) }
 }
 
 /// Rows of a result that lie together in memory.
@@ -160,6 +164,9 @@ struct ResultReader: Sendable {
     var tag: String {
         get async { if let rest { await rest.tag } else { heldTag } }
     }
+
+    /// No more rows are wanted.
+    func close() async { await rest?.close() }
 }
 
 extension RowsDigest {

@@ -48,6 +48,17 @@ public actor ReadWriteTransaction {
     private var calledOff: TransactionError?
     /// The names of the savepoints, oldest first; the server quotes nothing, so they are quoted already.
     private var savepoints: [String] = []
+    private var cursors: [String: OpenCursor] = [:]
+
+    /// A cursor that statements of the caller's have declared in the transaction's sessions.
+    private struct OpenCursor {
+        /// Where it is open.
+        var shards: Set<ShardID>
+        /// How many savepoints there were when it was declared: it goes with the part that a rollback undoes.
+        var depth: Int
+        /// Nobody needs it any more: a shard is told with the next statement there.
+        var isUnneeded = false
+    }
 
     public nonisolated var unownedExecutor: UnownedSerialExecutor { engine.unownedExecutor }
 
@@ -106,6 +117,7 @@ public actor ReadWriteTransaction {
             _ = try await run([SQLStatement("RELEASE SAVEPOINT \(name)")], on: shard, isWrite: false)
         }
         savepoints.removeSubrange(index...)
+        for name in cursors.keys { cursors[name]!.depth = min(cursors[name]!.depth, index) }
     }
 
     /// Undoes what was done since a savepoint, also after a statement has failed. The savepoint stays.
@@ -116,14 +128,36 @@ public actor ReadWriteTransaction {
         if case .ended = phase { throw Self.ended }
         guard let index = savepoints.lastIndex(of: name) else { throw Self.noSavepoint(name) }
         phase = .open
+        cursors = cursors.filter { $0.value.depth <= index }
         for shard in shards {
-            _ = try await run([SQLStatement("ROLLBACK TO SAVEPOINT \(name)")], on: shard, isWrite: false)
+            // Where a statement has failed, nothing can be run before it.
+            let statements = [SQLStatement("ROLLBACK TO SAVEPOINT \(name)")] + takeClosings(on: shard)
+            _ = try await run(statements, on: shard, isWrite: false)
         }
         savepoints.removeSubrange((index + 1)...)
     }
 
     private static func noSavepoint(_ name: String) -> TransactionError {
         TransactionError(.invalidSavepoint, "savepoint \(name) does not exist")
+    }
+
+    // MARK: Cursors
+
+    /// A cursor of that name is being declared on `shards`, by the statements that follow.
+    public func declares(cursor name: String, on shards: [ShardID]) {
+        cursors[name] = OpenCursor(shards: Set(shards), depth: savepoints.count)
+    }
+
+    /// A cursor is not needed any more. Each shard closes it before the transaction's next statement there, which may
+    /// be one that an open cursor would be in the way of (55006); at the end of the transaction it closes by itself.
+    public func unneeded(cursor name: String) { cursors[name]?.isUnneeded = true }
+
+    /// What closes the cursors on `shard` that nobody needs.
+    private func takeClosings(on shard: ShardID) -> [SQLStatement] {
+        guard !cursors.isEmpty else { return [] }
+        let names = cursors.filter { $0.value.isUnneeded && $0.value.shards.contains(shard) }.keys.sorted()
+        for name in names { cursors[name]!.shards.remove(shard) }
+        return names.map { SQLStatement("CLOSE \($0)", isPrepared: false) }
     }
 
     // MARK: End
@@ -168,8 +202,9 @@ public actor ReadWriteTransaction {
     public func describe(_ statement: SQLStatement) async throws(TransactionError) -> StatementDescription? {
         guard let session = sessions.first else { return nil }
         let engine = engine
-        return try await perform(on: session.shard, isWrite: false) { session, _ throws(TransactionError) in
-            try await engine.describe(statement, on: session)
+        return try await perform(on: session.shard, isWrite: false) { session, prologue throws(TransactionError) in
+            if !prologue.isEmpty { _ = try await engine.run(prologue, on: session) }
+            return try await engine.describe(statement, on: session)
         }
     }
 
@@ -193,7 +228,7 @@ public actor ReadWriteTransaction {
             let value: Value
             if let index = sessions.firstIndex(where: { $0.shard == shard }) {
                 sessions[index].isWritten = sessions[index].isWritten || isWrite
-                value = try await body(sessions[index], [])
+                value = try await body(sessions[index], takeClosings(on: shard))
             } else {
                 let session = try await open(on: shard, isWrite: isWrite)
                 value = try await body(session, [Self.begin] + savepoints.map { SQLStatement("SAVEPOINT \($0)") })

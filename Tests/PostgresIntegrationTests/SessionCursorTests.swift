@@ -134,6 +134,37 @@ import TransactionEngine
         }
     }
 
+    @Test("a portal under locks is not in the way of a change of its table once it is read to its end, closed or bound")
+    func closedPortals() async throws {
+        try await Self.withRows { served, _ in
+            let named = FrontendMessage.execute(.init(portal: "p", rowsMax: 5))
+            let close: [FrontendMessage] = [.close(.portal("p")), .sync]
+            let rollback = FrontendMessage.query("ROLLBACK TO s")
+            let cases: [(String, before: [String], [FrontendMessage], failure: String?)] = [
+                ("p", [], [named, .sync], "55006"),
+                ("p", [], [named, .execute(.init(portal: "p")), .sync], nil),
+                ("p", [], [named] + close, nil),
+                ("", [], [.execute(.init(rowsMax: 5)), .bind(.init()), .sync], nil),
+                ("", [], [.execute(.init(rowsMax: 5)), .sync], nil),
+                ("p", ["SAVEPOINT s"], [named] + close + [rollback], nil),
+                ("p", [], [named, .sync, .query("SAVEPOINT s"), .query("SELECT 1/0")] + close + [rollback], nil),
+                ("p", ["SAVEPOINT s"], [named, .sync, .query("RELEASE s; SAVEPOINT s")] + close + [rollback], nil),
+            ]
+            for (portal, before, messages, failure) in cases {
+                let client = try await served.rawClient()
+                await client.send(.query((["BEGIN; UPDATE t SET n = 1 WHERE id = 1"] + before).joined(separator: "; ")))
+                let sent = [.parse(.init(query: "SELECT id FROM t")), .bind(.init(portal: portal))] + messages
+                for message in sent { await client.send(message) }
+                for _ in 0...sent.count(where: { $0.isAnsweredByReady }) { _ = try await client.messagesToReady() }
+                await client.send(.query("TRUNCATE t"))
+                #expect(error(try await client.messagesToReady())?[.sqlState] == failure, "\(messages)")
+                await client.send(.query("ROLLBACK"))
+                #expect(error(try await client.messagesToReady()) == nil)
+                client.hangUp()
+            }
+        }
+    }
+
     @Test("psql fetches a large result in portions, if it is told to")
     func psql() async throws {
         try await Self.withRows { served, _ in
@@ -141,6 +172,15 @@ import TransactionEngine
                 ["-XAtq", "-v", "FETCH_COUNT=100", "-c", "SELECT id FROM t", served.conninfo], program: "/usr/bin/psql")
             #expect(await command.exitStatus() == 0, "\(command.errors)")
             #expect(Set(Self.ids(command.output)) == Set(1...2_000))
+        }
+    }
+}
+
+extension FrontendMessage {
+    fileprivate var isAnsweredByReady: Bool {
+        switch self {
+        case .sync, .query: true
+        default: false
         }
     }
 }
