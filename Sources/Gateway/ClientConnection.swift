@@ -18,8 +18,11 @@ final class ClientConnection {
         case login(ClientLogin)
         /// The provider opens the session. Next: `session`, `closing`, `closed`.
         case opening(Task<Void, Never>)
-        /// Next: `closing`, `closed`.
+        /// Next: `leaving`, `closing`, `closed`.
         case session(any ClientSession)
+        /// The client has said Terminate: the session answers what came before that, then closes the output. Nothing is
+        /// read meanwhile. Next: `closing`, `closed`.
+        case leaving
         /// What arrives is dropped; the connection is closed when what waits for the client is sent. Next: `closed`.
         case closing
         case closed
@@ -111,7 +114,7 @@ extension ClientConnection: ChannelInboundHandler, ChannelOutboundHandler {
         var bytes = unwrapInboundIn(data)
         isInTurn = true
         switch phase {
-        case .closing, .closed: return
+        case .leaving, .closing, .closed: return
         case .new, .login, .opening, .session:
             if received.readableBytes == 0 { received = bytes } else { received.writeBuffer(&bytes) }
         }
@@ -167,7 +170,7 @@ extension ClientConnection {
             while let frame = try decoder.nextFrame(from: &received) {
                 if frame.kind == .terminate {
                     deliverFrames(to: session)
-                    return close(.terminated)
+                    return leave(session)
                 }
                 frames.append(frame)
                 frameBytes += frame.byteCount
@@ -325,7 +328,7 @@ extension ClientConnection {
         switch phase {
         // The queue keeps its turn until it can be sent.
         case .new, .login, .opening, .closed: return
-        case .session, .closing: break
+        case .session, .leaving, .closing: break
         }
         isSending = true
         isOutputWaiting = false
@@ -364,10 +367,18 @@ extension ClientConnection {
         startClosing()
     }
 
+    /// The client has said goodbye.
+    private func leave(_ session: any ClientSession) {
+        phase = .leaving
+        received = ByteBuffer()
+        isReadingPaused = true
+        session.disconnected(.terminated)
+    }
+
     /// From here on the connection closes, at the latest when the time for that is over.
-    private func startClosing(_ departure: Departure = .lost) {
+    private func startClosing() {
         guard !isClosing else { return }
-        endSession(departure)
+        endSession()
         received = ByteBuffer()
         isReadingPaused = false
         resumeReading()
@@ -384,7 +395,7 @@ extension ClientConnection {
 extension ClientConnection {
     private var isClosing: Bool {
         switch phase {
-        case .new, .login, .opening, .session: false
+        case .new, .login, .opening, .session, .leaving: false
         case .closing, .closed: true
         }
     }
@@ -414,7 +425,7 @@ extension ClientConnection {
     func stopping() {
         switch phase {
         case .login, .opening: refuse(.cannotConnectNow, "the database system is shutting down")
-        case .new, .session, .closing, .closed: break
+        case .new, .session, .leaving, .closing, .closed: break
         }
     }
 
@@ -430,19 +441,19 @@ extension ClientConnection {
         refuse(ClientLogin.Refusal(fields: nil, reason: reason))
     }
 
-    private func close(_ departure: Departure = .lost) {
-        startClosing(departure)
+    private func close() {
+        startClosing()
         context?.close(promise: nil)
     }
 
     /// Ends the session, or the opening of one, if there is any.
-    private func endSession(_ departure: Departure) {
+    private func endSession() {
         let before = phase
         phase = .closing
         switch before {
         case .opening(let task): task.cancel()
-        case .session(let session): session.disconnected(departure)
-        case .new, .login, .closing, .closed: break
+        case .session(let session): session.disconnected(.lost)
+        case .new, .login, .leaving, .closing, .closed: break
         }
     }
 
@@ -450,7 +461,7 @@ extension ClientConnection {
     private func ended() {
         guard !hasEnded else { return }
         hasEnded = true
-        endSession(.lost)
+        endSession()
         phase = .closed
         timer?.cancel()
         timer = nil

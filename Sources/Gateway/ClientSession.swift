@@ -29,7 +29,8 @@ public struct ClientStartup: Hashable, Sendable {
 
 /// How a client went.
 public enum Departure: Hashable, Sendable {
-    /// It said so (Terminate). PostgreSQL would carry out what it had been sent before that.
+    /// It said so (Terminate). As in PostgreSQL, what it had sent before that is carried out and answered; the session
+    /// then closes its ``ClientOutput``.
     case terminated
     /// The connection is gone: the client died, broke the protocol, or was sent away, be it by its own session.
     case lost
@@ -45,7 +46,7 @@ public protocol ClientSession: AnyObject, Sendable {
     /// says there when it is done with them (``ClientOutput/processed(bytes:)``). Terminate is not among them.
     func receive(_ frames: [FrontendFrame])
 
-    /// The client is gone: the transaction ends at once. Called once, and last.
+    /// The client is gone, or has said that it goes. Called once, and last.
     func disconnected(_ departure: Departure)
 }
 

@@ -7,13 +7,9 @@ import TransactionEngine
 /// DECLARE, FETCH, MOVE and CLOSE.
 extension Conversation {
     func declareCursor(
-        _ name: String, _ query: String, _ options: CursorOptions, _ parameters: [SQLParameter], types: [UInt32],
-        isBlock: Bool
+        _ name: String, _ query: String, _ options: CursorOptions, _ parameters: [SQLParameter], types: [UInt32]
     ) async throws {
-        guard block.isOpen || isBlock else {
-            throw TransactionError(
-                .noActiveTransaction, "DECLARE CURSOR can only be used in transaction blocks")
-        }
+        if !isImplicitBlock { try checkInBlock("DECLARE CURSOR") }
         guard !options.contains(.hold) else {
             throw TransactionError(
                 .featureNotSupported, "cursors WITH HOLD are not supported",

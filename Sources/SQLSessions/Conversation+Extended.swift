@@ -31,15 +31,12 @@ struct Portal: Sendable {
 /// The extended query protocol.
 extension Conversation {
     func parse(_ parse: FrontendMessage.Parse) async throws {
-        if parse.statement.isEmpty {
-            statements[""] = nil
-        } else if statements[parse.statement] != nil {
-            throw Self.duplicateStatement(parse.statement)
-        }
+        if parse.statement.isEmpty { statements[""] = nil }
         let planned = try await node.plan(parse.query, variables.settings.searchPath, transaction)
         guard planned.count <= 1 else {
             throw TransactionError(.syntaxError, "cannot insert multiple commands into a prepared statement")
         }
+        guard statements[parse.statement] == nil else { throw Self.duplicateStatement(parse.statement) }
         statements[parse.statement] = PreparedStatement(
             text: parse.query, parameterTypes: parse.parameterTypes)
         writer.parseComplete()
@@ -65,11 +62,26 @@ extension Conversation {
                 "bind message supplies \(parameters.count) parameters, but prepared statement \"\(bind.statement)\" "
                     + "requires \(expected)")
         }
+        if bind.resultFormats.count > 1, let planned {
+            let columns = try await columnCount(of: planned, prepared)
+            guard columns == 0 || columns == bind.resultFormats.count else {
+                throw TransactionError(
+                    .protocolViolation,
+                    "bind message has \(bind.resultFormats.count) result formats but query has \(columns) columns")
+            }
+        }
         await closePortal(bind.portal)
         portals[bind.portal] = Portal(
             planned: planned, parameters: parameters, parameterTypes: prepared.parameterTypes,
             formats: bind.resultFormats, expectedTypes: prepared.resultTypes)
         writer.bindComplete()
+    }
+
+    /// How many columns it returns; none if it is no query.
+    private func columnCount(of planned: PlannedStatement, _ prepared: PreparedStatement) async throws -> Int {
+        if let told = prepared.resultTypes { return told.count }
+        let description = try await description(of: planned, types: prepared.parameterTypes)
+        return description?.fields.count ?? ownColumns(of: planned).count
     }
 
     /// The plan for the schema as it is now.
@@ -132,7 +144,8 @@ extension Conversation {
     /// The columns of what Meridian answers itself.
     private func ownColumns(of planned: PlannedStatement) -> [FieldDescription] {
         switch planned.statement.kind {
-        case .setting(.show(let name)) where name != "all": [FieldDescription(name: name.lowercased(), type: 25)]
+        case .setting(.show("all")): ["name", "setting", "description"].map { FieldDescription(name: $0, type: 25) }
+        case .setting(.show(let name)): [FieldDescription(name: name.lowercased(), type: 25)]
         default: []
         }
     }

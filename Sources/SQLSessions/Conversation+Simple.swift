@@ -8,6 +8,7 @@ extension Conversation {
     /// Runs the statements of `text`: outside a block, all of them are one transaction.
     func simpleQuery(_ text: String) async {
         var done = 0
+        defer { isImplicitBlock = false }
         do {
             if let normalized = StatementNormalizer.normalize(text), let planned = await plan(normalized) {
                 return try await run(planned, normalized, of: text)
@@ -19,7 +20,8 @@ extension Conversation {
                 if planned.isEmpty { break }
                 let statement = planned[done]
                 let isLast = done + 1 == planned.count
-                if let result = try await run(statement, isBlock: planned.count > 1, delivery: .streamed) {
+                isImplicitBlock = planned.count > 1
+                if let result = try await run(statement, isBlock: isImplicitBlock, delivery: .streamed) {
                     // What is told as done must be: a lone statement is committed before its tag is sent.
                     try await write(result, endsTransaction: isLast)
                 } else if isLast {

@@ -63,10 +63,7 @@ extension Conversation {
         case .truncate(let relations, _, _):
             return try await runOnEveryShard(planned, relations, isBlock: isBlock, tag: "TRUNCATE TABLE")
         case .lockTable(let relations, _, _):
-            guard block.isOpen else {
-                throw TransactionError(
-                    .noActiveTransaction, "LOCK TABLE can only be used in transaction blocks")
-            }
+            if !isImplicitBlock { try checkInBlock("LOCK TABLE") }
             return try await runOnEveryShard(planned, relations, isBlock: isBlock, tag: "LOCK TABLE")
         case .maintenance(let command, _): try await runMaintenance(planned, command)
         case .explain(let options, let range):
@@ -82,7 +79,7 @@ extension Conversation {
         case .copy(let command): return try await runCopy(planned, command, isBlock: isBlock)
         case .declareCursor(let name, let range, let options):
             try await declareCursor(
-                name, planned.statement.part(range), options, parameters, types: types, isBlock: isBlock)
+                name, planned.statement.part(range), options, parameters, types: types)
         case .fetch(let name, let amount, let isMove):
             return try await fetch(name, amount, isMove: isMove, format)
         case .closeCursor(let name): try await closeCursor(name)

@@ -207,7 +207,7 @@ extension Conversation {
         return begun
     }
 
-    private func checkInBlock(_ command: String) throws(TransactionError) {
+    func checkInBlock(_ command: String) throws(TransactionError) {
         guard !block.isOpen else { return }
         throw TransactionError(.noActiveTransaction, "\(command) can only be used in transaction blocks")
     }

@@ -47,6 +47,8 @@ actor Conversation: ClientSession {
     private var hasFailedSinceSync = false
     /// The simple protocol describes rows with the rows.
     var describesAnswers = true
+    /// Several statements of one Query are a block of their own.
+    var isImplicitBlock = false
 
     /// Who said what since the last ReadyForQuery.
     private var notices: [NoticeKey: ObjectIdentifier] = [:]
@@ -170,6 +172,7 @@ actor Conversation: ClientSession {
         portals = [:]
         cursors = [:]
         idleTimer.stop()
+        output.close()
         await node.closed(process)
     }
 

@@ -114,6 +114,19 @@ import Testing
         }
     }
 
+    @Test("what a client has sent before it says goodbye is answered")
+    func goodbye() async throws {
+        try await TestGateway.with { test in
+            let client = try RawClient(port: test.port)
+            try await client.logIn()
+            await client.send(.query("one"), .query("two"), .terminate)
+            #expect(rows(try await client.messagesToReady()) == ["one"])
+            #expect(rows(try await client.messagesToReady()) == ["two"])
+            #expect(try await client.nextMessage() == nil)
+            #expect(try await test.firstSession().departures == [.terminated])
+        }
+    }
+
     @Test("a client that goes while its session is opened leaves none behind")
     func abandonedOpening() async throws {
         try await TestGateway.with { test in

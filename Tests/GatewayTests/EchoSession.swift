@@ -89,6 +89,7 @@ final class EchoSession: ClientSession {
             state.departures.append(departure)
             state.producer?.cancel()
         }
+        if departure == .terminated { output.close() }
     }
 
     func cancel() {

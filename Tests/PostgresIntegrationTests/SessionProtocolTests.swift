@@ -1,0 +1,59 @@
+import PostgresWire
+import ShardBackend
+import TestSupport
+import Testing
+
+/// The wire protocol, message by message; what is expected is what PostgreSQL 15 answers.
+@Suite(.serialized) struct SessionProtocolTests {
+    @Test("what comes before Terminate is answered and done, as on PostgreSQL")
+    func goodbye() async throws {
+        try await ServedShards.with { served in
+            try await served.session { try await $0.text("CREATE TABLE t (id int PRIMARY KEY)") }
+            for isBlock in [false, true] {
+                let client = try await served.rawClient()
+                if isBlock { await client.send(.query("BEGIN")) }
+                await client.send(
+                    .query("INSERT INTO t VALUES (1)"), .query("SELECT pg_sleep(0.2)"), .query("SELECT id FROM t"),
+                    .terminate)
+                var messages: [BackendMessage] = []
+                while let message = try await client.nextMessage() { messages.append(message) }
+                #expect(rows(messages).last == "1" && messages.last == .readyForQuery(isBlock ? .inTransaction : .idle))
+                #expect(
+                    try await served.session { try await $0.text("DELETE FROM t RETURNING id") } == (isBlock ? "" : "1")
+                )
+            }
+        }
+    }
+
+    @Test("the extended protocol is held to its rules as on PostgreSQL")
+    func extendedProtocol() async throws {
+        try await ServedShards.with { served in
+            try await served.session { try await $0.text("CREATE TABLE t (id int PRIMARY KEY, n int)") }
+            let two: [FormatCode] = [.text, .binary]
+            let execute: [FrontendMessage] = [.execute(.init()), .flush, .sync]
+            let declare = "DECLARE c CURSOR FOR SELECT id FROM t"
+            func run(_ query: String, _ formats: [FormatCode] = []) -> [FrontendMessage] {
+                [.parse(.init(query: query)), .bind(.init(resultFormats: formats))] + execute
+            }
+            let described: [FrontendMessage] = [
+                .parse(.init(statement: "d", query: "SELECT 1, 2, 3")), .describe(.statement("d")),
+                .bind(.init(statement: "d", resultFormats: two)),
+            ]
+            let cases: [([FrontendMessage], failure: String?)] = [
+                (run(declare), "25P01"), (run("LOCK TABLE t"), "25P01"),
+                ([.query("\(declare); FETCH c")], nil), ([.query("LOCK TABLE t; SELECT 1")], nil),
+                (run("SELECT id, n, 1 FROM t", two), "08P01"), (described + execute, "08P01"),
+                (run("UPDATE t SET n = 1 RETURNING n", two), "08P01"), (run("SHOW TimeZone", two), "08P01"),
+                (run("SHOW ALL", two), "08P01"), (run("EXPLAIN SELECT 1", two), "08P01"),
+                (run("SELECT id, n FROM t", two), nil), (run("UPDATE t SET n = 1", two), nil), (run("", two), nil),
+                ([.query("SELECT 1")], nil),
+            ]
+            let client = try await served.rawClient()
+            for (messages, failure) in cases {
+                for message in messages { await client.send(message) }
+                #expect(error(try await client.messagesToReady())?[.sqlState] == failure, "\(messages)")
+            }
+            client.hangUp()
+        }
+    }
+}
