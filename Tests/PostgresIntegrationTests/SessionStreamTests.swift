@@ -82,34 +82,48 @@ import TransactionEngine
                 _ = try await engine.makeBank()
                 try await shards.waitUntilSettled()
                 let shard = shards.ids[0]
-                let read = ClientStatement(
+                var read = ClientStatement(
                     SQLStatement("SELECT balance FROM account WHERE id = 0"), searchPath: ["bank"],
                     preparation: { _ in ["SELECT set_config('search_path', 'bank', false)"] })
                 let snapshot = try await engine.snapshot()
-                func balance() async throws -> Int64? {
+                func balance(_ read: ClientStatement) async throws -> Int64? {
                     if isCopy {
                         let copy = try await snapshot.copiesOut(of: read, on: [shard]) { query, _ in
                             "COPY (\(query)) TO STDOUT"
                         }[0]
-                        let line = try await copy.next()?.withBytes(0) { String(decoding: $0, as: UTF8.self) }
-                        return line.flatMap { Int64($0.dropLast()) }
+                        var lines: [String] = []
+                        while let batch = try await copy.next() {
+                            lines += (0..<batch.count).map {
+                                batch.withBytes($0) { String(decoding: $0, as: UTF8.self) }
+                            }
+                        }
+                        return lines.first.flatMap { Int64($0.dropLast()) }
                     }
                     let stream = try await snapshot.streams(of: read, on: [shard])[0]
-                    return try await stream.next()?.first?.int64(0)
+                    var balances: [Int64] = []
+                    while let batch = try await stream.next() { balances += try batch.map { try $0.int64(0) } }
+                    return balances.first
                 }
-                let before = try #require(try await balance())
+                let before = try #require(try await balance(read))
                 #expect(await engine.currentStatistics().readsOfThePast == 0)
 
-                // The read waits for the lock before it has its snapshot, and gets both after the commit.
                 let writer = try await engine.begin()
-                _ = try await writer.execute(
-                    [
-                        "UPDATE bank.account SET balance = balance - 10 WHERE id = 0",
-                        "LOCK TABLE bank.account IN ACCESS EXCLUSIVE MODE",
-                    ], on: shard)
-                async let overtaken = balance()
+                _ = try await writer.execute("UPDATE bank.account SET balance = balance - 10 WHERE id = 0", on: shard)
+                // The server's process that reads stands still until the commit, and takes its snapshot then.
+                let found = try await shards.shards[0].psql(
+                    """
+                    SELECT pid FROM pg_stat_activity WHERE datname = current_database()
+                        AND query LIKE '%SELECT balance FROM account%' AND pid <> pg_backend_pid()
+                    """)
+                let process = try #require(pid_t(found))
+                // The session knows its settings already: nothing is sent before it is looked whether all is quiet.
+                read.preparation = nil
+                kill(process, SIGSTOP)
+                defer { kill(process, SIGCONT) }
+                async let overtaken = balance(read)
                 try await engine.loop.sleep(until: .now + .milliseconds(200))
                 _ = try await writer.commit()
+                kill(process, SIGCONT)
                 #expect(try await overtaken == before)
                 #expect(await engine.currentStatistics().readsOfThePast == 1)
             }
