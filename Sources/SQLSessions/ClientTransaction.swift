@@ -28,7 +28,7 @@ actor ClientTransaction {
             case all(RowsDigest)
             /// Some at the snapshot, or all in a form that has no digest.
             case some
-            /// Some before an error.
+            /// Some before an error, or under locks.
             case broken
         }
 
@@ -133,7 +133,8 @@ actor ClientTransaction {
         let stream = try await stream(statement) { digest in
             self.assumeIsolated { $0.reads[number].extent = digest.map { .all($0) } ?? .broken }
         }
-        if stream != nil { reads.append(RecordedRead(statement: statement, extent: .some)) }
+        // Under locks there is no snapshot to compare with.
+        if stream != nil { reads.append(RecordedRead(statement: statement, extent: writer == nil ? .some : .broken)) }
         return stream
     }
 

@@ -68,13 +68,18 @@ extension ReadWriteTransaction {
     private func tenure() throws(TransactionError) -> StreamTenure {
         try statementBegins()
         let request = engine.assumeIsolated { $0.requestBegan() }
+        let rollbacks = rollbackCount
         return StreamTenure { end in
             switch end {
             case .complete: return self.streamEnded(request, nil)
             case .failed(let error): return self.streamEnded(request, error)
             case .abandoned:
                 let stopped = TransactionError(.queryCanceled, "the rest of a statement's rows was given up")
-                self.engine.loop.execute { self.streamEnded(request, stopped) }
+                self.engine.loop.execute {
+                    // A rollback to a savepoint may have been begun meanwhile, which undoes the statement.
+                    let isUndone = self.assumeIsolated { $0.rollbackCount > rollbacks }
+                    self.streamEnded(request, isUndone ? nil : stopped)
+                }
                 return nil
             }
         }

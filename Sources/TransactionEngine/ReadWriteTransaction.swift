@@ -48,6 +48,8 @@ public actor ReadWriteTransaction {
     private var calledOff: TransactionError?
     /// The names of the savepoints, oldest first; the server quotes nothing, so they are quoted already.
     private var savepoints: [String] = []
+    /// How often it was rolled back to one.
+    private(set) var rollbackCount = 0
     private var cursors: [String: OpenCursor] = [:]
 
     /// A cursor that statements of the caller's have declared in the transaction's sessions.
@@ -128,6 +130,7 @@ public actor ReadWriteTransaction {
         if case .ended = phase { throw Self.ended }
         guard let index = savepoints.lastIndex(of: name) else { throw Self.noSavepoint(name) }
         phase = .open
+        rollbackCount += 1
         cursors = cursors.filter { $0.value.depth <= index }
         for shard in shards {
             // Where a statement has failed, nothing can be run before it.

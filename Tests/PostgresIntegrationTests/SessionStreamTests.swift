@@ -224,6 +224,29 @@ import TransactionEngine
         }
     }
 
+    @Test(
+        "a result that is given up before it was read fails its part of the transaction, and not what comes after that")
+    func givenUp() async throws {
+        try await ServedShards.with(2) { served in
+            try await served.session { try await Self.fill($0, 2_000) }
+            let client = try await served.rawClient()
+            await client.send(
+                .parse(.init(statement: "s", query: "SELECT * FROM t")), .describe(.statement("s")), .sync)
+            _ = try await client.messagesToReady()
+            await client.send(.query("BEGIN"), .query("ALTER TABLE t ADD COLUMN more int"), .query("SAVEPOINT s"))
+            for _ in 0..<3 { #expect(error(try await client.messagesToReady()) == nil) }
+            // It has other columns now than the client was told, which is seen when its rows are on their way.
+            await client.send(
+                .bind(.init(statement: "s")), .execute(.init()), .sync, .query("ROLLBACK TO s"),
+                .query("SELECT count(*) FROM t"), .query("COMMIT"))
+            #expect(error(try await client.messagesToReady())?[.sqlState] == "0A000")
+            #expect(error(try await client.messagesToReady()) == nil)
+            #expect(rows(try await client.messagesToReady()) == ["2000"])
+            #expect(error(try await client.messagesToReady()) == nil)
+            client.hangUp()
+        }
+    }
+
     @Test("clients that leave in the middle of results leave no session of a shard taken")
     func abandoned() async throws {
         try await ServedShards.with(2) { served in
