@@ -29,6 +29,7 @@ extension ClientTransaction {
                 ? try await writer.execute(statements, on: shard) : try await writer.lockingRead(statements, on: shard)
             plans.append((shard, results[locks.count]))
         }
+        rememberFound(by: statement)
         return plans
     }
 

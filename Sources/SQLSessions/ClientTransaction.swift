@@ -30,6 +30,8 @@ actor ClientTransaction {
             case some
             /// Some before an error, or under locks.
             case broken
+            /// What a write tells by the rows that it finds, or an EXPLAIN ANALYZE: nothing that could be compared.
+            case found
         }
 
         let statement: BoundStatement
@@ -97,7 +99,9 @@ actor ClientTransaction {
             let writer = try await lockingTransaction(for: statement)
             if statement.plan.isWrite {
                 note(statement.catalog, statement.tables)
-                return try await LockingRun(writer, engine).write(statement)
+                let result = try await LockingRun(writer, engine).write(statement)
+                rememberFound(by: statement)
+                return result
             }
         }
         if writer == nil, statement.readsNoTable, delivery == .whole || !statement.mayHaveManyRows {
@@ -175,6 +179,15 @@ actor ClientTransaction {
         reads.append(RecordedRead(statement: statement, extent: .all(digest)))
     }
 
+    /// Remembers a write, or a statement that was explained, of which the client has been told what it found.
+    ///
+    /// Its locks keep that as it is, unless they are given up by going back to a savepoint. An INSERT of values has
+    /// found nothing: that its keys were free is not remembered.
+    func rememberFound(by statement: BoundStatement) {
+        guard modes.isBlock, !savepoints.isEmpty, !statement.looksAtNoRow else { return }
+        reads.append(RecordedRead(statement: statement, extent: .found))
+    }
+
     func snapshotRun() async throws(TransactionError) -> SnapshotRun {
         SnapshotRun(try await currentSnapshot(), engine, searchPath: settings.searchPath, preparation: preparation)
     }
@@ -231,6 +244,9 @@ actor ClientTransaction {
         case .broken:
             // What had been sent before the error is not known, and the error would come again.
             try await run.lock(read.statement)
+            return false
+        case .found:
+            try await run.lockFound(by: read.statement)
             return false
         }
     }
@@ -329,7 +345,10 @@ actor ClientTransaction {
         let statement = reads[index].statement
         if try await isUnchanged(reads[index]) { return }
         guard let before, await engine.isQuiet(try statement.shards(), since: before) else { throw Self.changedRead }
-        if case .broken = reads[index].extent { return }
+        switch reads[index].extent {
+        case .broken, .found: return
+        case .all, .some: break
+        }
         guard let writer else { return }
         reads[index].extent = .all(try await LockingRun(writer, engine).digest(of: statement))
     }

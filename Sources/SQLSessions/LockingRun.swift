@@ -135,6 +135,24 @@ struct LockingRun: Sendable {
         for shard in shards { _ = try await run(locks, isWrite: false, on: shard) }
     }
 
+    /// Takes locks that keep what a write, or a statement that was explained, looks at as it is, and does nothing.
+    func lockFound(by statement: BoundStatement) async throws(TransactionError) {
+        guard statement.plan.isWrite else { return try await lock(statement) }
+        let plan = statement.plan
+        for shard in try statement.shards() {
+            guard let rows = plan.locks.rows else {
+                // Of what it would not change again, SHARE is enough.
+                let tables = Set(plan.tables.map(\.table)).sorted().map { TableLock(table: $0, mode: .share) }
+                _ = try await run(tables.map(Self.lock), isWrite: false, on: shard)
+                continue
+            }
+            let locks = plan.locks.tables.map(Self.lock)
+            let found = try await run(locks + [statement.sql(rows.sql)], isWrite: false, on: shard)[locks.count]
+            guard found.count < rows.count, !rows.ifMissing.isEmpty else { continue }
+            _ = try await run(rows.ifMissing.map(Self.lock), isWrite: false, on: shard)
+        }
+    }
+
     // MARK: Writes
 
     /// Changes rows, on every shard that has some of them.

@@ -95,6 +95,28 @@ import TransactionCore
         }
     }
 
+    @Test(
+        "what a write or an EXPLAIN ANALYZE found since a savepoint stays as it is after a rollback to that",
+        arguments: [
+            "UPDATE t SET n = 0 WHERE id = B AND n > 100", "UPDATE t SET n = 0 WHERE n > 100",
+            "DELETE FROM t WHERE id = B", "DELETE FROM t WHERE id = B AND n > 100 RETURNING n",
+            "INSERT INTO t VALUES (B, 1) ON CONFLICT DO NOTHING",
+            "EXPLAIN (ANALYZE, COSTS OFF, TIMING OFF) SELECT count(*) FROM t WHERE n > 100",
+            "EXPLAIN (ANALYZE, COSTS OFF, TIMING OFF) UPDATE t SET n = 0 WHERE id = B AND n > 100",
+        ])
+    func foundSinceSavepoint(statement: String) async throws {
+        try await Self.withAccounts { served, one, two, a, b in
+            try await served.shards.waitUntilSettled()
+            try await one.text("BEGIN; UPDATE t SET n = 1 WHERE id = \(a); SAVEPOINT s")
+            try await one.text(statement.replacing("B", with: "\(b)"))
+            try await one.text("ROLLBACK TO s")
+            try await two.text("SET lock_timeout = '200ms'")
+            #expect(await two.failure("UPDATE t SET n = 200 WHERE id = \(b)") == "55P03")
+            try await one.text("COMMIT")
+            try await two.text("UPDATE t SET n = 200 WHERE id = \(b)")
+        }
+    }
+
     @Test("lost update: of two that read a row and write what they computed, one fails")
     func lostUpdate() async throws {
         try await Self.withAccounts { _, one, two, a, _ in
