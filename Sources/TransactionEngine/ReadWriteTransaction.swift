@@ -14,7 +14,7 @@ public typealias SessionPreparation = @Sendable (ShardConnection) -> [SQLStateme
 /// other on two shards end by their statement timeout.
 ///
 /// Statements on different shards may run at the same time; on one shard they run one after the other.
-public actor ReadWriteTransaction {
+public actor ReadWriteTransaction: LockOwner {
     /// The session of this transaction on one shard.
     struct Session {
         let shard: ShardID
@@ -289,7 +289,7 @@ public actor ReadWriteTransaction {
             throw Self.ended
         }
         sessions.append(session)
-        await engine.sessionOpened(session, by: self)
+        await engine.sessionOpened(session.process, on: shard, by: self)
         try await engine.prepare(session.connection, by: preparation, for: shard)
         return session
     }

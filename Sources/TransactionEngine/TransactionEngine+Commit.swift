@@ -58,7 +58,7 @@ extension TransactionEngine {
     }
 
     private func giveBack(_ session: ReadWriteTransaction.Session) async {
-        sessionClosed(session)
+        sessionClosed(session.process, on: session.shard)
         await pools[session.shard]!.writers.giveBack(session.connection)
     }
 

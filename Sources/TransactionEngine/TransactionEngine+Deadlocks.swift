@@ -4,6 +4,15 @@ import ShardSchema
 import TransactionCore
 import TwoPhaseCommit
 
+/// Whoever has sessions on several shards that may wait for others' locks: a node of the wait-for graph.
+protocol LockOwner: Actor {
+    /// The later it begins, the larger.
+    nonisolated var number: UInt64 { get }
+
+    /// Ends the waits of its sessions; they fail with `reason`.
+    func abortWaiting(because reason: TransactionError) async
+}
+
 /// Deadlocks across shards: found by one wait-for graph of all shards, while somebody has waited long enough.
 ///
 /// Those within a shard are PostgreSQL's own to find, after its `deadlock_timeout`; they are in the graph too, so the
@@ -44,9 +53,9 @@ extension TransactionEngine {
     }
 
     private func abort(_ victim: UInt64, in cycle: [UInt64]) async {
-        guard let transaction = openTransaction(victim) else { return }
+        guard let owner = owner(victim) else { return }
         let chain = (cycle + [victim]).map { "transaction \($0)" }.joined(separator: " waits for ")
-        await transaction.abortWaiting(
+        await owner.abortWaiting(
             because: TransactionError(
                 .deadlockDetected, "deadlock detected across shards", detail: chain,
                 hint: "the transaction might succeed if retried"))

@@ -30,26 +30,47 @@ extension TransactionEngine {
         }
     }
 
+    /// Opens streams of all shards at once, or if that leads to a deadlock, one after the other.
+    ///
+    /// A stream has a lock on its tables that TRUNCATE and changes of the schema wait for, and may wait for one of
+    /// theirs on another shard. Whoever locks tables on several shards does so in their order: a read that does so,
+    /// too, is in nobody's way.
     private func onLeases<Value: Sendable>(
         of shards: [ShardID], for statement: ClientStatement,
         _ open: @escaping @Sendable (StreamLease) async throws(TransactionError) -> Value
     ) async throws(TransactionError) -> [Value] {
-        var leases: [ShardID: StreamLease] = [:]
-        for shard in shards {
-            let lease = try await leaseForStream(on: shard)
-            leases[shard] = lease
-            try await prepare(lease.connection, by: statement.preparation, for: shard)
-        }
-        if shards.count == 1 { return [try await open(leases[shards[0]]!)] }
-        let taken = leases
-        return try await onEach(shards) { shard throws(TransactionError) in try await open(taken[shard]!) }
+        if shards.count > 1, let opened = try await atOnce(shards, statement, open) { return opened }
+        var opened: [Value] = []
+        for shard in shards { opened.append(try await open(try await leaseForStream(on: shard, statement, of: nil))) }
+        return opened
     }
 
-    private func leaseForStream(on shard: ShardID) async throws(TransactionError) -> StreamLease {
+    /// Nil when waiting would not have ended.
+    private func atOnce<Value: Sendable>(
+        _ shards: [ShardID], _ statement: ClientStatement,
+        _ open: @escaping @Sendable (StreamLease) async throws(TransactionError) -> Value
+    ) async throws(TransactionError) -> [Value]? {
+        let read = StreamedRead(engine: self, number: nextNumber())
+        var leases: [ShardID: StreamLease] = [:]
+        for shard in shards { leases[shard] = try await leaseForStream(on: shard, statement, of: read) }
+        let taken = leases
+        do throws(TransactionError) {
+            let opened = try await onEach(shards) { shard throws(TransactionError) in try await open(taken[shard]!) }
+            await read.opened()
+            return opened
+        } catch {
+            guard await read.isCalledOff else { throw error }
+            return nil
+        }
+    }
+
+    private func leaseForStream(
+        on shard: ShardID, _ statement: ClientStatement, of read: StreamedRead?
+    ) async throws(TransactionError) -> StreamLease {
         guard let pools = pools[shard] else { throw Self.unknownShard(shard) }
+        let connection: ShardConnection
         do throws(ShardError) {
-            let connection = try await pools.streams.lease(deadline: .now + configuration.admissionTimeout)
-            return StreamLease(shard: shard, connection: connection, pool: pools.streams)
+            connection = try await pools.streams.lease(deadline: .now + configuration.admissionTimeout)
         } catch {
             var failure = TransactionError(error, shard: shard)
             if error.kind == .poolWaitTimedOut {
@@ -57,6 +78,9 @@ extension TransactionEngine {
             }
             throw failure
         }
+        let lease = StreamLease(shard: shard, connection: connection, pool: pools.streams, read: read)
+        try await prepare(connection, by: statement.preparation, for: shard)
+        return lease
     }
 
     /// On the plain tables while these are the state at the timestamp, else through the as-of views.
@@ -162,11 +186,14 @@ private final class StreamLease: @unchecked Sendable {
     let shard: ShardID
     let connection: ShardConnection
     private let pool: ConnectionPool
+    /// Knows of the session while the lease lasts.
+    private let read: StreamedRead?
     /// The session is in a transaction, or in the middle of a statement.
     var mustBeUndone = false
 
-    init(shard: ShardID, connection: ShardConnection, pool: ConnectionPool) {
-        (self.shard, self.connection, self.pool) = (shard, connection, pool)
+    init(shard: ShardID, connection: ShardConnection, pool: ConnectionPool, read: StreamedRead?) {
+        (self.shard, self.connection, self.pool, self.read) = (shard, connection, pool, read)
+        read?.assumeIsolated { $0.leased(connection, on: shard) }
     }
 
     /// The hold of a stream that runs in the session.
@@ -190,13 +217,53 @@ private final class StreamLease: @unchecked Sendable {
     }
 
     deinit {
-        let (connection, pool) = (connection, pool)
+        let (shard, connection, pool, read) = (shard, connection, pool, read)
         guard mustBeUndone else {
-            return pool.loop.execute { pool.assumeIsolated { $0.giveBack(connection) } }
+            return pool.loop.execute {
+                read?.assumeIsolated { $0.ended(connection, on: shard) }
+                pool.assumeIsolated { $0.giveBack(connection) }
+            }
         }
         Task(executorPreference: pool.loop) {
             _ = try? await connection.run([Statement.rollback], deadline: .now + .seconds(5))
+            await read?.ended(connection, on: shard)
             await pool.giveBack(connection)
         }
+    }
+}
+
+/// A read whose streams are opened on several shards at once: it has locks on some, perhaps, while it waits on others.
+actor StreamedRead: LockOwner {
+    nonisolated let number: UInt64
+    private let engine: TransactionEngine
+    private var sessions: [(connection: ShardConnection, process: Int32)] = []
+    private var isOpening = true
+    private(set) var isCalledOff = false
+
+    nonisolated var unownedExecutor: UnownedSerialExecutor { engine.unownedExecutor }
+
+    init(engine: TransactionEngine, number: UInt64) {
+        (self.engine, self.number) = (engine, number)
+    }
+
+    func leased(_ connection: ShardConnection, on shard: ShardID) {
+        let process = connection.assumeIsolated { $0.processID }
+        sessions.append((connection, process))
+        engine.assumeIsolated { $0.sessionOpened(process, on: shard, by: self) }
+    }
+
+    func ended(_ connection: ShardConnection, on shard: ShardID) {
+        guard let index = sessions.firstIndex(where: { $0.connection === connection }) else { return }
+        let process = sessions.remove(at: index).process
+        engine.assumeIsolated { $0.sessionClosed(process, on: shard) }
+    }
+
+    /// All streams have begun: none waits for a lock any more.
+    func opened() { isOpening = false }
+
+    func abortWaiting(because reason: TransactionError) async {
+        guard isOpening else { return }
+        isCalledOff = true
+        for session in sessions { await session.connection.cancel() }
     }
 }

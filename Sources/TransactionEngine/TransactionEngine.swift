@@ -35,7 +35,7 @@ public actor TransactionEngine {
     private var admission: Admission
     private var admissionQueue = Deque<WaitList.ID>()
     private var transactionCount: UInt64 = 0
-    private var owners: [SessionID: ReadWriteTransaction] = [:]
+    private var owners: [SessionID: any LockOwner] = [:]
     private var isStopping = false
     private var isExpiring = false
     /// The engine has let go of the shards: whatever is not settled is its successor's.
@@ -74,27 +74,32 @@ public actor TransactionEngine {
         preparing preparation: SessionPreparation? = nil
     ) async throws(TransactionError) -> ReadWriteTransaction {
         try await admit()
+        return ReadWriteTransaction(engine: self, number: nextNumber(), preparation: preparation)
+    }
+
+    /// A number for a ``LockOwner`` that begins.
+    func nextNumber() -> UInt64 {
         transactionCount += 1
-        return ReadWriteTransaction(engine: self, number: transactionCount, preparation: preparation)
+        return transactionCount
     }
 
     // MARK: Sessions and their owners
 
-    /// `session` runs for `transaction` from here on, until it is given back.
-    func sessionOpened(_ session: ReadWriteTransaction.Session, by transaction: ReadWriteTransaction) {
-        owners[SessionID(session)] = transaction
+    /// A server process works for `owner` from here on, until its session is given back.
+    func sessionOpened(_ process: Int32, on shard: ShardID, by owner: any LockOwner) {
+        owners[SessionID(shard: shard, process: process)] = owner
     }
 
-    func sessionClosed(_ session: ReadWriteTransaction.Session) {
-        owners[SessionID(session)] = nil
+    func sessionClosed(_ process: Int32, on shard: ShardID) {
+        owners[SessionID(shard: shard, process: process)] = nil
     }
 
-    /// The transaction that a server process works for.
-    func owner(of process: Int32, on shard: ShardID) -> ReadWriteTransaction? {
+    /// Whom a server process works for.
+    func owner(of process: Int32, on shard: ShardID) -> (any LockOwner)? {
         owners[SessionID(shard: shard, process: process)]
     }
 
-    func openTransaction(_ number: UInt64) -> ReadWriteTransaction? {
+    func owner(_ number: UInt64) -> (any LockOwner)? {
         owners.values.first { $0.number == number }
     }
 
@@ -226,14 +231,6 @@ public actor TransactionEngine {
     private struct SessionID: Hashable {
         var shard: ShardID
         var process: Int32
-
-        init(shard: ShardID, process: Int32) {
-            (self.shard, self.process) = (shard, process)
-        }
-
-        init(_ session: ReadWriteTransaction.Session) {
-            self.init(shard: session.shard, process: session.process)
-        }
     }
 
     static let stopping = TransactionError(.adminShutdown, "the engine is stopping", hint: "connect to another node")

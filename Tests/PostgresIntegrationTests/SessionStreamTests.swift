@@ -247,6 +247,29 @@ import TransactionEngine
         }
     }
 
+    @Test("a read on several shards that waits for one who waits for it is found within a second, and waits in line")
+    func deadlock() async throws {
+        try await ServedShards.with(2) { served in
+            try await served.session { client in
+                // More than there is room for on the way: the read keeps its locks until its client has taken the rows.
+                try await Self.fill(client, 20_000, width: 1_000)
+                try await served.shards.waitUntilSettled()
+                let writer = try await served.engine.begin()
+                let lock = SQLStatement("LOCK TABLE t IN ACCESS EXCLUSIVE MODE")
+                // The first shard is asked what the columns are.
+                _ = try await writer.execute(lock, on: served.engine.shards[1])
+                async let count = Self.count(try await client.stream("SELECT id, v FROM t"), pause: .zero).count
+                try await Task.sleep(for: .milliseconds(300))
+                let start = ContinuousClock.now
+                _ = try await writer.execute(lock, on: served.engine.shards[0])
+                #expect(ContinuousClock.now - start < .seconds(3))
+                _ = try await writer.commit()
+                #expect(try await count == 20_000)
+                #expect(await served.engine.currentStatistics().deadlocks == 1)
+            }
+        }
+    }
+
     @Test("clients that leave in the middle of results leave no session of a shard taken")
     func abandoned() async throws {
         try await ServedShards.with(2) { served in
