@@ -385,9 +385,7 @@ extension ClientConnection {
         armClosing()
     }
 
-    private func armClosing() {
-        arm(shared.configuration.closeTimeout) { $0.close() }
-    }
+    private func armClosing() { arm(shared.configuration.closeTimeout) { $0.close() } }
 }
 
 // MARK: The end
@@ -416,8 +414,9 @@ extension ClientConnection {
     private func sayGoodbye(_ fields: ErrorFields) {
         var writer = BackendWriter(capacity: 256)
         writer.errorResponse(fields)
-        startClosing()
+        // First: the session may close the output, too, when it is told.
         output.close(last: writer.take())
+        startClosing()
         sendQueued()
     }
 
@@ -437,9 +436,7 @@ extension ClientConnection {
     }
 
     /// Closes without a word.
-    private func abandon(_ reason: String) {
-        refuse(ClientLogin.Refusal(fields: nil, reason: reason))
-    }
+    private func abandon(_ reason: String) { refuse(ClientLogin.Refusal(fields: nil, reason: reason)) }
 
     private func close() {
         startClosing()

@@ -36,6 +36,7 @@ extension Conversation {
         guard planned.count <= 1 else {
             throw TransactionError(.syntaxError, "cannot insert multiple commands into a prepared statement")
         }
+        try checkBlock(allows: planned.first)
         guard statements[parse.statement] == nil else { throw Self.duplicateStatement(parse.statement) }
         statements[parse.statement] = PreparedStatement(
             text: parse.query, parameterTypes: parse.parameterTypes)
@@ -44,10 +45,6 @@ extension Conversation {
 
     func bind(_ bind: FrontendMessage.Bind) async throws {
         guard let prepared = statements[bind.statement] else { throw Self.noStatement(bind.statement) }
-        if !bind.portal.isEmpty, portals[bind.portal] != nil {
-            throw TransactionError(.duplicateCursor, "cursor \"\(bind.portal)\" already exists")
-        }
-        try bind.checkText()
         let parameters = bind.parameters.enumerated().map { index, value -> SQLParameter in
             guard let value else { return .null }
             return bind.parameterFormat(at: index) == .binary
@@ -62,6 +59,11 @@ extension Conversation {
                 "bind message supplies \(parameters.count) parameters, but prepared statement \"\(bind.statement)\" "
                     + "requires \(expected)")
         }
+        try checkBlock(allows: planned)
+        if !bind.portal.isEmpty, portals[bind.portal] != nil {
+            throw TransactionError(.duplicateCursor, "cursor \"\(bind.portal)\" already exists")
+        }
+        try bind.checkText()
         if bind.resultFormats.count > 1, let planned {
             let columns = try await columnCount(of: planned, prepared)
             guard columns == 0 || columns == bind.resultFormats.count else {
@@ -98,26 +100,31 @@ extension Conversation {
                 return writer.noData()
             }
             let description = try await description(of: planned, types: prepared.parameterTypes)
+            let fields = description.map(\.fields).map(Self.descriptions) ?? ownColumns(of: planned)
+            if !fields.isEmpty { try checkBlock(allows: planned) }
             writer.parameterDescription(description?.parameterTypes ?? [])
             statements[name]?.resultTypes = description?.fields.map(\.typeOID)
             // Binary values of users' types have their numbers in them, which are told apart by the parameters' types.
             if let types = description?.parameterTypes, types.contains(where: { $0 >= 16_384 }) {
                 statements[name]?.parameterTypes = types
             }
-            describeRows(description.map(\.fields).map(Self.descriptions) ?? ownColumns(of: planned), [])
+            describeRows(fields, [])
         case .portal(let name):
             guard let portal = portals[name] else { throw Self.noPortal(name) }
             guard let planned = portal.planned else { return writer.noData() }
             let description = try await description(of: planned, types: portal.parameterTypes)
-            describeRows(
-                description.map(\.fields).map(Self.descriptions) ?? ownColumns(of: planned),
-                formats(of: planned, portal.formats))
+            let fields = description.map(\.fields).map(Self.descriptions) ?? ownColumns(of: planned)
+            if !fields.isEmpty { try checkBlock(allows: planned) }
+            describeRows(fields, formats(of: planned, portal.formats))
         }
     }
 
     private func describeRows(_ fields: [FieldDescription], _ formats: [FormatCode]) {
         if fields.isEmpty { writer.noData() } else { describe(fields, formats) }
     }
+
+    /// libpq takes a description of more (30,000 bytes) for a broken connection.
+    private static let describedParametersMax = 7_498
 
     /// What the statement takes and returns, as a shard says; nil for what no shard is asked.
     func description(
@@ -130,6 +137,12 @@ extension Conversation {
                 of: PlannedStatement(query.plan, query.catalog),
                 types: query.parameterTypes)
         case .query, .insert, .update, .delete, .merge, .explain:
+            guard planned.plan.parameterCount <= Self.describedParametersMax else {
+                throw TransactionError(
+                    .featureNotSupported,
+                    "a statement with more than \(Self.describedParametersMax) parameters can't be described",
+                    hint: "pass the values as an array")
+            }
             let sql = SQLStatement(planned.plan.session.sql ?? planned.statement.text, parameterTypes: types)
             if let own = try await transaction?.describe(sql) { return own }
             return try await node.engine.describe(clientStatement(sql))
@@ -153,6 +166,7 @@ extension Conversation {
     func execute(_ execute: FrontendMessage.Execute) async throws {
         guard var portal = portals[execute.portal] else { throw Self.noPortal(execute.portal) }
         guard let planned = portal.planned else { return writer.emptyQueryResponse() }
+        try checkBlock(allows: planned)
         // With the Sync already here, nothing follows in the same transaction.
         let isLone = isSyncNext
         if portal.reader == nil {

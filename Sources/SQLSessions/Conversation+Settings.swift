@@ -17,15 +17,16 @@ extension Conversation {
     func runSetting(_ command: SettingCommand) async throws {
         switch command {
         case .set(let name, let values, let isLocal):
+            let name = name.lowercased()
+            let value = values.map { $0.count == 1 ? $0[0] : $0.map { quotedIdentifier($0) }.joined(separator: ", ") }
             if isLocal, !block.isOpen {
-                writer.noticeResponse(
-                    ErrorFields(
-                        .warning, .noActiveTransaction, "SET LOCAL can only be used in transaction blocks"))
-            } else if let values {
-                let value = values.count == 1 ? values[0] : values.map { quotedIdentifier($0) }.joined(separator: ", ")
-                try await set(name.lowercased(), to: value, isLocal: isLocal)
+                warn(.noActiveTransaction, "SET LOCAL can only be used in transaction blocks")
+                // It would end with the statement, but is looked at.
+                if let value, !name.hasPrefix("meridian.") { _ = try await check(name, value) }
+            } else if let value {
+                try await set(name, to: value, isLocal: isLocal)
             } else {
-                try await reset(name.lowercased())
+                try await reset(name)
             }
             writer.commandComplete("SET")
         case .reset(let name):
@@ -44,9 +45,7 @@ extension Conversation {
     private static func isOn(_ value: String) -> Bool { ["on", "true", "yes", "1"].contains(value.lowercased()) }
 
     private func discardAll() throws(TransactionError) {
-        guard !block.isOpen else {
-            throw TransactionError(.activeTransaction, "DISCARD ALL cannot run inside a transaction block")
-        }
+        try checkNotInBlock("DISCARD ALL")
         variables = node.defaultVariables(startup)
         statements = [:]
         portals = [:]
@@ -105,7 +104,8 @@ extension Conversation {
             let initial = node.defaultVariables(startup)
             variables.limits[name] = initial.limits[name]
             variables.settings[name] = initial.settings[name]
-            guard Self.reported[name] != nil else { return }
+            // A name of an extension's may come to mean something; any other must do now.
+            guard !name.contains(".") else { return }
             report(name, try await current(name))
         }
     }

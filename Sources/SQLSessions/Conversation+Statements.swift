@@ -9,11 +9,13 @@ import TransactionEngine
 struct PlannedStatement: Sendable {
     let plan: StatementPlan
     let catalog: Catalog
+    /// Why it can't be run; it has no plan then.
+    let refusal: StatementError?
     /// Of rows by their keys, and nothing else: it can be read without a task (``Conversation/answerAtOnce()``).
     let isPlainRead: Bool
 
-    init(_ plan: StatementPlan, _ catalog: Catalog) {
-        (self.plan, self.catalog) = (plan, catalog)
+    init(_ plan: StatementPlan, _ catalog: Catalog, refusal: StatementError? = nil) {
+        (self.plan, self.catalog, self.refusal) = (plan, catalog, refusal)
         isPlainRead = plan.isPlainRead
     }
 
@@ -38,17 +40,9 @@ extension Conversation {
     ) async throws -> StatementResult? {
         let timer = startStatementTimer()
         defer { timer?.cancel() }
+        try checkBlock(allows: planned)
+        if let refusal = planned.refusal { throw refusal }
         let kind = planned.statement.kind
-        if block.hasFailed {
-            switch kind {
-            case .transaction(.commit), .transaction(.rollback), .transaction(.rollbackTo): break
-            default:
-                throw TransactionError(
-                    .inFailedTransaction,
-                    "current transaction is aborted, commands ignored until end of transaction block"
-                )
-            }
-        }
         switch kind {
         case .query where !planned.plan.session.isEmpty:
             return try await runSessionQuery(planned, parameters, types, format, isBlock: isBlock)
@@ -89,6 +83,17 @@ extension Conversation {
         return nil
     }
 
+    /// In a failed block nothing is parsed, bound or run but what ends it.
+    func checkBlock(allows planned: PlannedStatement?) throws(TransactionError) {
+        guard block.hasFailed else { return }
+        switch planned?.statement.kind {
+        case nil, .transaction(.commit), .transaction(.rollback), .transaction(.rollbackTo): return
+        default:
+            throw TransactionError(
+                .inFailedTransaction, "current transaction is aborted, commands ignored until end of transaction block")
+        }
+    }
+
     private static func unsupported(_ kind: StatementKind) -> TransactionError {
         let (what, hint): (String, String) =
             switch kind {
@@ -125,9 +130,9 @@ extension Conversation {
 
     /// VACUUM and its kin, outside every transaction's order.
     private func runMaintenance(_ planned: PlannedStatement, _ command: String) async throws(TransactionError) {
-        guard !block.isOpen, transaction == nil else {
-            throw TransactionError(
-                .activeTransaction, "\(command) cannot run inside a transaction block")
+        try checkNotInBlock(command)
+        guard transaction == nil else {
+            throw TransactionError(.activeTransaction, "\(command) cannot be executed within a pipeline")
         }
         let sql = SQLStatement(planned.statement.text, isPrepared: false)
         for shard in node.engine.shards { _ = try await node.engine.inspect(sql, on: shard) }

@@ -212,6 +212,11 @@ extension Conversation {
         throw TransactionError(.noActiveTransaction, "\(command) can only be used in transaction blocks")
     }
 
+    func checkNotInBlock(_ command: String) throws(TransactionError) {
+        guard block.isOpen || isImplicitBlock else { return }
+        throw TransactionError(.activeTransaction, "\(command) cannot run inside a transaction block")
+    }
+
     func warn(_ state: SQLState, _ message: String) {
         writer.noticeResponse(ErrorFields(.warning, state, message))
     }

@@ -147,7 +147,14 @@ public actor SessionNode: ClientSessionProvider {
     private static func plan(_ text: String, _ catalog: Catalog, _ searchPath: [String]) throws -> [PlannedStatement] {
         let parsed = try ParsedText(text)
         return try parsed.statements.indices.map { index in
-            PlannedStatement(try parsed.plan(index, in: catalog, searchPath: searchPath), catalog)
+            do throws(StatementError) {
+                return PlannedStatement(try parsed.plan(index, in: catalog, searchPath: searchPath), catalog)
+            } catch {
+                // Of several, those before it are run.
+                guard parsed.statements.count > 1 else { throw error }
+                let plan = StatementPlan(statement: parsed.statements[index], route: .anyOne)
+                return PlannedStatement(plan, catalog, refusal: error)
+            }
         }
     }
 }

@@ -33,6 +33,12 @@ public struct StatementPlan: Sendable {
     public var session = SessionUse()
     /// The highest parameter number.
     public var parameterCount = 0
+
+    /// A plan of a statement that touches nothing, as far as is known.
+    public init(statement: Statement, route: Route) {
+        (self.statement, self.route) = (statement, route)
+    }
+
     /// It is UPDATE, INSERT, DELETE or MERGE, or has one in a CTE.
     public var isWrite: Bool { tables.contains { $0.role.isWrite } }
 }

@@ -36,6 +36,8 @@ struct FuzzMessage: Sendable {
 
     let bytes: [UInt8]
     let answer: Answer
+    /// What it is about, if it is one.
+    var portal: String?
     /// For people.
     let text: String
 }
@@ -59,7 +61,26 @@ struct FuzzGenerator {
         case 1: script.append(FuzzMessage(.terminate, .end))
         default: script.append(FuzzMessage(.sync, .sync))
         }
-        return script
+        return Self.withoutStalePortals(script)
+    }
+
+    /// What is left when nothing is asked of the unnamed portal that may be a Query's.
+    ///
+    /// A statement of a Query that fails in a block leaves its portal behind, and PostgreSQL 15 looks there for a
+    /// statement whose memory it has freed: it answers 25P02 most of the time, and crashes sometimes.
+    private static func withoutStalePortals(_ script: [FuzzMessage]) -> [FuzzMessage] {
+        var (mayBeQuerys, isBound) = (false, false)
+        return script.filter { message in
+            switch message.answer {
+            case .query: (mayBeQuerys, isBound) = (true, false)
+            // The Bind may have failed.
+            case .sync: isBound = false
+            case .bind where message.portal == "": isBound = true
+            case .execute, .describePortal: return message.portal != "" || !mayBeQuerys || isBound
+            default: break
+            }
+            return true
+        }
     }
 
     /// Bytes that begin as a script and go wrong somewhere.
@@ -293,5 +314,11 @@ extension FuzzMessage {
         self.init(
             bytes: Array(buffer.readableBytesView), answer: answer,
             text: text.count > 200 ? text.prefix(200) + "…" : text)
+        switch message {
+        case .bind(let bind): portal = bind.portal
+        case .execute(let execute): portal = execute.portal
+        case .describe(.portal(let name)): portal = name
+        default: break
+        }
     }
 }

@@ -25,6 +25,30 @@ import Testing
         }
     }
 
+    @Test("in a failed block nothing is parsed, bound or run but what ends it, as on PostgreSQL")
+    func failedBlock() async throws {
+        try await ServedShards.with { served in
+            let client = try await served.rawClient()
+            await client.send(
+                .parse(.init(statement: "one", query: "SELECT 1")), .parse(.init(statement: "end", query: "ROLLBACK")),
+                .sync, .query("BEGIN"), .bind(.init(portal: "p", statement: "one")), .execute(.init(portal: "p")),
+                .sync, .query("SELECT 1/0"))
+            for failure in [nil, nil, nil, "22012"] {
+                #expect(error(try await client.messagesToReady())?[.sqlState] == failure)
+            }
+            for message in [
+                FrontendMessage.parse(.init(query: "SELECT 2")), .bind(.init(statement: "one")),
+                .execute(.init(portal: "p")), .describe(.statement("one")),
+            ] {
+                await client.send(message, .sync)
+                #expect(error(try await client.messagesToReady())?[.sqlState] == "25P02", "\(message)")
+            }
+            await client.send(.bind(.init(statement: "end")), .execute(.init()), .sync)
+            #expect(try await client.messagesToReady().last == .readyForQuery(.idle))
+            client.hangUp()
+        }
+    }
+
     @Test("the extended protocol is held to its rules as on PostgreSQL")
     func extendedProtocol() async throws {
         try await ServedShards.with { served in
@@ -39,12 +63,19 @@ import Testing
                 .parse(.init(statement: "d", query: "SELECT 1, 2, 3")), .describe(.statement("d")),
                 .bind(.init(statement: "d", resultFormats: two)),
             ]
+            // As many as libpq lets a server describe are fewer than may be bound.
+            let many = "SELECT " + (1...8_000).map { "$\($0)::int" }.joined(separator: ", ")
             let cases: [([FrontendMessage], failure: String?)] = [
+                ([.parse(.init(statement: "m", query: many)), .describe(.statement("m")), .sync], "0A000"),
                 (run(declare), "25P01"), (run("LOCK TABLE t"), "25P01"),
                 ([.query("\(declare); FETCH c")], nil), ([.query("LOCK TABLE t; SELECT 1")], nil),
                 (run("SELECT id, n, 1 FROM t", two), "08P01"), (described + execute, "08P01"),
                 (run("UPDATE t SET n = 1 RETURNING n", two), "08P01"), (run("SHOW TimeZone", two), "08P01"),
                 (run("SHOW ALL", two), "08P01"), (run("EXPLAIN SELECT 1", two), "08P01"),
+                ([.query("SELECT 1; VACUUM t")], "25001"), ([.query("SELECT 1; DISCARD ALL")], "25001"),
+                ([.query("INSERT INTO t VALUES (9, 9); COMMIT; SELECT $0")], "42P02"),
+                ([.query("INSERT INTO t VALUES (9, 9)")], "23505"), ([.query("SET LOCAL nope = 1")], "42704"),
+                ([.query("RESET nope")], "42704"),
                 (run("SELECT id, n FROM t", two), nil), (run("UPDATE t SET n = 1", two), nil), (run("", two), nil),
                 ([.query("SELECT 1")], nil),
             ]
