@@ -60,6 +60,12 @@ struct BoundStatement: Sendable {
         }
     }
 
+    /// Reads rows by their keys on one shard, where each can be locked.
+    func isReadByKeys() throws(TransactionError) -> Bool {
+        guard plan.locks.rows != nil else { return false }
+        return try shards().count == 1
+    }
+
     /// The shards that the statement runs on, in their order.
     func shards() throws(TransactionError) -> [ShardID] {
         if case .gather(let gather) = plan.route { return try onlyShard(else: gather.error.transactionError) }
@@ -91,6 +97,9 @@ struct BoundStatement: Sendable {
     var isLocking: Bool {
         plan.isWrite || plan.tables.contains { $0.lock != nil } || plan.functions.contains { $0.trait == .sequence }
     }
+
+    /// It passes over rows that others have locked: nobody can tell whether there were more.
+    var skipsLockedRows: Bool { plan.tables.contains { $0.lock?.waiting == .skipLocked } }
 
     /// It looks at no row: an INSERT of values without ON CONFLICT, or what uses no table.
     var looksAtNoRow: Bool {

@@ -96,6 +96,7 @@ actor ClientTransaction {
             if statement.plan.isWrite {
                 try checkMayWrite(statement.plan.statement.text.prefix { $0.isLetter }.uppercased())
             }
+            try checkMayLockRows(statement)
             let writer = try await lockingTransaction(for: statement)
             if statement.plan.isWrite {
                 note(statement.catalog, statement.tables)
@@ -127,6 +128,34 @@ actor ClientTransaction {
             reads.append(RecordedRead(statement: statement, extent: .all(result.digest)))
         }
         return result
+    }
+
+    /// Runs a lone SELECT that locks rows; `unlocked` is the same without its locks.
+    ///
+    /// The locks end with it, so nobody can tell whether it had them: what is left of them is that it waits for those
+    /// who have the rows (or fails at once, with NOWAIT), and that what it returns is the state at one timestamp, with
+    /// what it waited for. Row locks do not make it that: rows that a transaction in flight has inserted can't be seen,
+    /// and so not be waited for, though it may have been acknowledged; and what commits while the second of its shards
+    /// is read would be seen there and not on the first. Locks on the tables would, and keep every writer away. So the
+    /// rows are locked first, and then all is read at a snapshot: of a timestamp that was chosen when the locks were
+    /// held, and is no smaller than any that was chosen for a commit before (R8, R9).
+    func read(
+        _ unlocked: BoundStatement, behindLocksOf statement: BoundStatement, _ delivery: ResultDelivery
+    ) async throws(TransactionError) -> StatementResult {
+        if try statement.isReadByKeys() { return try await run(statement, delivery) }
+        try checkFunctions(of: statement)
+        try checkMayLockRows(statement)
+        note(statement.catalog, statement.tables)
+        try await LockingRun(try await lockingTransaction(), engine).lockRows(of: statement)
+        snapshot = try await engine.newestSnapshot()
+        let run = try await snapshotRun()
+        var result: StatementResult?
+        if delivery != .whole, !unlocked.hasFewRows, let stream = try await run.stream(unlocked, nil) {
+            result = StatementResult(stream, fields: stream.fields)
+        }
+        if result == nil { result = try await run.read(unlocked) }
+        guard await catalogs.stillPlaces(unlocked.tables, as: unlocked.catalog) else { throw Self.movedRows }
+        return result!
     }
 
     /// A read whose rows are handed on as they arrive; nil for one whose rows must be put together first.
@@ -192,8 +221,8 @@ actor ClientTransaction {
         SnapshotRun(try await currentSnapshot(), engine, searchPath: settings.searchPath, preparation: preparation)
     }
 
-    /// Of a lone SELECT FOR UPDATE nobody could notice that it would read something else the next time.
-    func mustRepeat(_ statement: BoundStatement) -> Bool { modes.isBlock || !statement.isLocking }
+    /// Of a lone SELECT … SKIP LOCKED nobody could notice that it would read something else the next time.
+    func mustRepeat(_ statement: BoundStatement) -> Bool { modes.isBlock || !statement.skipsLockedRows }
 
     /// Its rows must be the same when the transaction turns to locking.
     private func isRemembered(_ statement: BoundStatement) -> Bool {
@@ -274,6 +303,11 @@ actor ClientTransaction {
         throw TransactionError(
             .readOnlyTransaction, "cannot execute \(command) in a read-only transaction",
             hint: modes.bound == .strong ? nil : "RESET meridian.read_staleness and meridian.read_timestamp to write")
+    }
+
+    private func checkMayLockRows(_ statement: BoundStatement) throws(TransactionError) {
+        guard let lock = statement.plan.tables.compactMap(\.lock).max(by: { $0.strength < $1.strength }) else { return }
+        try checkMayWrite("SELECT FOR \(lock.strength.words)")
     }
 
     /// What a statement takes and returns, as the transaction's own sessions see it; nil while it has none.

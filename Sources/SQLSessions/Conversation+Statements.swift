@@ -50,7 +50,11 @@ extension Conversation {
             let statement = try BoundStatement(
                 plan: planned.plan, catalog: planned.catalog, parameters: parameters, parameterTypes: types,
                 resultFormat: format)
-            return try await currentTransaction(isBlock: isBlock).run(statement, delivery)
+            let transaction = try currentTransaction(isBlock: isBlock)
+            guard !transaction.modes.isBlock, let unlocked = try await unlocked(statement) else {
+                return try await transaction.run(statement, delivery)
+            }
+            return try await transaction.read(unlocked, behindLocksOf: statement, delivery)
         case .transaction(let command): try await runTransaction(command)
         case .setting(let command): try await runSetting(command)
         case .ddl(let command): return try await runSchemaChange(command, isBlock: isBlock)
@@ -81,6 +85,19 @@ extension Conversation {
             throw Self.unsupported(kind)
         }
         return nil
+    }
+
+    /// A SELECT that locks rows, without the locks; nil where it can't be said, or would be another statement.
+    private func unlocked(_ statement: BoundStatement) async throws -> BoundStatement? {
+        guard let text = statement.plan.unlockedText,
+            !statement.plan.functions.contains(where: { $0.trait == .volatile || $0.trait == .sequence }),
+            let planned = try await node.plan(text, variables.settings.searchPath, transaction).first,
+            planned.plan.tables.allSatisfy({ $0.lock == nil })
+        else { return nil }
+        let unlocked = try BoundStatement(
+            plan: planned.plan, catalog: planned.catalog, parameters: statement.parameters,
+            parameterTypes: statement.parameterTypes, resultFormat: statement.resultFormat)
+        return unlocked.isReadableInThePast ? unlocked : nil
     }
 
     /// In a failed block nothing is parsed, bound or run but what ends it.

@@ -131,7 +131,7 @@ extension ClientTransaction {
             let writer = try await lockingTransaction()
             note(statement.catalog, statement.tables)
             try await remember(statement)
-            let locks = LockingRun(writer, engine).locksForCopy(of: statement, modes.isBlock)
+            let locks = LockingRun(writer, engine).locksForCopy(of: statement, mustRepeat(statement))
             return CopyOutSources(shards) { shard throws(TransactionError) in
                 try await writer.copyOut(
                     output.copy(query, at: shards.firstIndex(of: shard)!), after: locks, on: shard)

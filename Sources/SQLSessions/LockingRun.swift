@@ -21,10 +21,10 @@ struct LockingRun: Sendable {
     /// Reads under locks that last to the transaction's end.
     ///
     /// - Parameter mustRepeat: false when nobody could notice that it would read something else the next time: a lone
-    ///   SELECT FOR UPDATE, for which PostgreSQL's own locks do.
+    ///   SELECT … SKIP LOCKED, for which PostgreSQL's own locks do.
     func read(_ statement: BoundStatement, _ mustRepeat: Bool) async throws(TransactionError) -> StatementResult {
         let shards = try statement.shards()
-        if shards.count == 1, let rows = statement.plan.locks.rows {
+        if try statement.isReadByKeys(), let rows = statement.plan.locks.rows {
             return try await readRows(statement, rows, on: shards[0])
         }
         let locks = readLocks(of: statement, mustRepeat)
@@ -64,6 +64,17 @@ struct LockingRun: Sendable {
     func digest(of statement: BoundStatement) async throws(TransactionError) -> RowsDigest {
         guard let stream = try await stream(statement, true) else { return try await read(statement, true).digest }
         return try await stream.digestOfRest()
+    }
+
+    /// Locks the rows that a SELECT … FOR UPDATE or the like finds, and drops them.
+    func lockRows(of statement: BoundStatement) async throws(TransactionError) {
+        if let stream = try await stream(statement, false) {
+            _ = try await stream.digestOfRest()
+            return
+        }
+        let shards = try statement.shards()
+        let sql = shards.count > 1 ? MergedRead(statement, engine).shardSQL ?? statement.sql : statement.sql
+        for shard in shards { _ = try await run([sql], isWrite: false, on: shard) }
     }
 
     /// Takes the locks that keep what a statement reads as it is, and reads nothing.

@@ -73,6 +73,16 @@ public struct RowLockClause: Hashable, Sendable {
         case keyShare = 2
         case share, noKeyUpdate, update
 
+        /// As SQL says it.
+        public var words: String {
+            switch self {
+            case .keyShare: "KEY SHARE"
+            case .share: "SHARE"
+            case .noKeyUpdate: "NO KEY UPDATE"
+            case .update: "UPDATE"
+            }
+        }
+
         public static func < (lhs: Strength, rhs: Strength) -> Bool { lhs.rawValue < rhs.rawValue }
     }
 

@@ -134,6 +134,55 @@ extension Planner {
     }
 }
 
+// MARK: - Reads without row locks
+
+extension Planner {
+    /// The text of a SELECT that locks rows without its locking clauses; nil where a clause says SKIP LOCKED, and where
+    /// the clauses are not found in the text as they are in the tree.
+    func unlockedText() -> String? {
+        guard case .query = statement.kind, analyzer.uses.contains(where: { $0.lock != nil }),
+            analyzer.uses.allSatisfy({ $0.lock?.waiting != .skipLocked })
+        else { return nil }
+        var count = 0
+        source.node.forEachDescendant { node in
+            if node.lockingClause != nil { count += 1 }
+            return true
+        }
+        let (range, bytes) = (statement.range, source.bytes)
+        let tokens = Lexer.tokens(bytes, from: range.lowerBound, to: range.upperBound)
+        let clauses = tokens.indices.compactMap { bytes.lockingClause(at: $0, of: tokens) }
+        guard clauses.count == count else { return nil }
+        var text = ""
+        var position = range.lowerBound
+        for clause in clauses {
+            text += bytes.text(position..<clause.lowerBound)
+            position = clause.upperBound
+        }
+        return text + bytes.text(position..<range.upperBound)
+    }
+}
+
+extension UnsafeBufferPointer<UInt8> {
+    /// FOR UPDATE and the like with what belongs to it, if it begins at that token.
+    fileprivate func lockingClause(at start: Int, of tokens: [Token]) -> Range<Int>? {
+        func word(_ word: StaticString, at index: Int) -> Bool { tokens[safe: index].map { isWord($0, word) } ?? false }
+        let strengths: [[StaticString]] = [["update"], ["no", "key", "update"], ["share"], ["key", "share"]]
+        guard start > 0, word("for", at: start), !word("as", at: start - 1), !isMark(tokens[start - 1], "."),
+            let strength = strengths.first(where: { strength in
+                strength.enumerated().allSatisfy { word($0.element, at: start + 1 + $0.offset) }
+            })
+        else { return nil }
+        var index = start + strength.count
+        if word("of", at: index + 1) {
+            // Names, with commas and dots between them.
+            index += 2
+            while let mark = tokens[safe: index + 1], isMark(mark, ",") || isMark(mark, ".") { index += 2 }
+        }
+        if word("nowait", at: index + 1) { index += 1 }
+        return tokens[safe: index].map { tokens[start].start..<$0.end }
+    }
+}
+
 extension LockPlan {
     /// Adds a lock, or makes the one on its table stronger.
     fileprivate mutating func add(_ lock: TableLock) {

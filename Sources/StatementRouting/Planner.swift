@@ -65,6 +65,7 @@ struct Planner {
         }
         plan.conflict = conflict()
         plan.locks = locks(plan)
+        plan.unlockedText = unlockedText()
         plan.asOfSQL = asOfSQL()
         if plan.asOfSQL != nil { plan.partsAsOfSQL = asOfSQL(ofParts: plan.merge) }
         return plan

@@ -24,6 +24,8 @@ public struct StatementPlan: Sendable {
     public var conflict: ConflictClause?
     /// What must be locked, once the transaction reads under locks.
     public var locks = LockPlan()
+    /// The text of a SELECT that locks its rows without the locks, where that can be said; nil with SKIP LOCKED.
+    public var unlockedText: String?
     /// The text for a read at a timestamp where it differs: qualified names of versioned tables lead to their as-of
     /// views.
     public var asOfSQL: String?

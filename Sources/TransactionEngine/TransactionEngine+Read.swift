@@ -36,6 +36,12 @@ extension TransactionEngine {
         return Snapshot(timestamp: timestamp, engine: self)
     }
 
+    /// The state of the cluster with every commit that has been given its timestamp by now, acknowledged or not: whoever
+    /// has waited for a lock sees what it waited for.
+    public func newestSnapshot() async throws(TransactionError) -> Snapshot {
+        try await snapshot(.at(tracker.closed))
+    }
+
     /// Runs `statement` on `shard` at `timestamp`, once the shard's safe time has reached it (R8, R10).
     func read(
         _ statement: SQLStatement, in schema: String, at timestamp: Timestamp, on shard: ShardID

@@ -16,12 +16,15 @@ struct ServedShards: Sendable {
 
     /// Serves clients over `count` fresh shards while `body` runs.
     ///
-    /// - Parameter isPrivate: on servers of its own, which the test may kill.
+    /// - Parameters:
+    ///   - isPrivate: on servers of its own, which the test may kill.
+    ///   - faults: what commits come to on their way.
     static func with(
-        _ count: Int = 2, isPrivate: Bool = false, _ body: (ServedShards) async throws -> Void
+        _ count: Int = 2, isPrivate: Bool = false, faults: FaultHook? = nil,
+        _ body: (ServedShards) async throws -> Void
     ) async throws {
         func serve(_ shards: EngineShards) async throws {
-            try await shards.engine { engine in
+            try await shards.engine({ $0.faultHook = faults }) { engine in
                 let node = try await SessionNode(engine, database: "meridian")
                 let rules = try HostRules(parsing: "host all all 127.0.0.1/32 trust")
                 let gateway = try Gateway.start(

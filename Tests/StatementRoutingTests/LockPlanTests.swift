@@ -195,4 +195,21 @@ import Testing
                 == "SELECT id, meridian_asof_public.accounts.id FROM meridian_asof_public.accounts "
                 + "ORDER BY meridian_asof_public.accounts.id LIMIT 3")
     }
+
+    @Test("a SELECT that locks rows has a text without its locks, unless it skips what is locked or they are not found")
+    func unlocked() throws {
+        let cases: [(String, String?)] = [
+            ("SELECT * FROM accounts FOR UPDATE", "SELECT * FROM accounts "),
+            ("SELECT * FROM accounts a FOR KEY SHARE OF a NOWAIT LIMIT 3", "SELECT * FROM accounts a  LIMIT 3"),
+            (
+                "SELECT * FROM accounts a, orders o FOR NO KEY UPDATE OF a, o FOR SHARE OF o",
+                "SELECT * FROM accounts a, orders o  "
+            ),
+            ("SELECT * FROM (SELECT * FROM accounts FOR UPDATE) s", "SELECT * FROM (SELECT * FROM accounts ) s"),
+            ("SELECT substring(owner FOR share) FROM accounts FOR /* all */ UPDATE", nil),
+            ("SELECT * FROM accounts FOR UPDATE SKIP LOCKED", nil), ("SELECT * FROM accounts", nil),
+            ("SELECT ' FOR UPDATE' FROM accounts -- FOR UPDATE", nil),
+        ]
+        for (text, expected) in cases { #expect(try makePlan(text).unlockedText == expected, "\(text)") }
+    }
 }
