@@ -33,8 +33,6 @@ extension Conversation {
 
     private func copyIn(_ planned: PlannedStatement, _ command: CopyCommand, isBlock: Bool) async throws -> Int {
         guard case .table(let name, _) = command.source else { preconditionFailure("COPY FROM has a table") }
-        let transaction = try currentTransaction(isBlock: isBlock)
-        try await transaction.checkMayWrite("COPY FROM")
         let path = variables.settings.searchPath
         guard case .table(let table) = planned.catalog.relation(schema: name.schema, name.name, searchPath: path)
         else {
@@ -42,6 +40,8 @@ extension Conversation {
                 .undefinedTable, "relation \"\(name.name)\" does not exist",
                 detail: "only tables that Meridian distributes can be copied into")
         }
+        let transaction = try currentTransaction(isBlock: isBlock)
+        try await transaction.checkMayWrite("COPY FROM")
         let locking = try await transaction.lockingTransaction()
         await transaction.used(planned.catalog, [table.name])
         var copy = try await CopyIn(

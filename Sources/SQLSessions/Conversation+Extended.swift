@@ -15,6 +15,8 @@ struct Portal: Sendable {
     var reader: ResultReader?
     /// All has been read.
     var isDone = false
+    /// It has been run and returns no rows: it can't be again.
+    var isSpent = false
     /// The types of the columns as the client was told them before the statement was bound; nil when it was not.
     var expectedTypes: [UInt32]?
 
@@ -147,6 +149,8 @@ extension Conversation {
             if let own = try await transaction?.describe(sql) { return own }
             return try await node.engine.describe(clientStatement(sql))
         case .execute(let name, _):
+            // That there is no such statement is said when it is run.
+            guard statements[name] != nil else { return nil }
             let (inner, types) = try await executed(name)
             guard let inner else { return nil }
             return try await description(of: inner, types: types).map { StatementDescription(fields: $0.fields) }
@@ -179,9 +183,13 @@ extension Conversation {
             try portal.check(result)
             if isLone, result?.rest == nil { try await endImplicitTransaction() }
             portal.reader = ResultReader(result ?? StatementResult([], fields: [], tag: ""))
+            portal.isSpent = result?.fields.isEmpty ?? ownColumns(of: planned).isEmpty
             portals[execute.portal] = portal
             // What is not rows has been answered.
             if result == nil { return }
+        } else if portal.isSpent {
+            throw TransactionError(
+                .objectNotInPrerequisiteState, "portal \"\(execute.portal)\" cannot be run")
         }
         do {
             try await fetch(from: &portal, execute.rowsMax > 0 ? Int(execute.rowsMax) : .max, isLone: isLone)

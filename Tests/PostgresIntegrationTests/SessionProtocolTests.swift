@@ -77,7 +77,8 @@ import Testing
                 ([.query("INSERT INTO t VALUES (9, 9)")], "23505"), ([.query("SET LOCAL nope = 1")], "42704"),
                 ([.query("RESET nope")], "42704"),
                 (run("SELECT id, n FROM t", two), nil), (run("UPDATE t SET n = 1", two), nil), (run("", two), nil),
-                ([.query("SELECT 1")], nil),
+                ([.parse(.init(query: "SET work_mem = '5MB'")), .bind(.init()), .execute(.init())] + execute, "55000"),
+                ([.query("BEGIN READ ONLY; COPY nowhere FROM STDIN")], "42P01"), ([.query("ROLLBACK")], nil),
             ]
             let client = try await served.rawClient()
             for (messages, failure) in cases {
