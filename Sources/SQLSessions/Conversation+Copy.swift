@@ -46,7 +46,7 @@ extension Conversation {
         await transaction.used(planned.catalog, [table.name])
         var copy = try await CopyIn(
             command, planned.statement.text, into: table, columns: columns(of: command, in: table), planned.catalog,
-            locking
+            locking, node.engine
         ) { statement throws(TransactionError) in try await self.evaluate(statement) }
         let (format, columns) = Self.formats(copy.format)
         writer.copyInResponse(format, columns: columns)
@@ -93,10 +93,11 @@ extension Conversation {
         let transaction = try currentTransaction(isBlock: isBlock)
         var output = CopyOutput(command)
         if try await transaction.canCopyOut(statement) {
+            let types = output.isBinary ? try await description(of: query, types: [])?.fields.map(\.typeOID) : nil
             let sources = try await transaction.copyOut(statement, output)
             for place in sources.places {
                 let stream = try await sources.stream(at: place)
-                output.begin(place)
+                output.begin(place, try await node.engine.rowTranslation(from: stream.shard, of: types ?? []))
                 try await send(stream, &output, isFirst: place == 0)
             }
         } else {

@@ -34,6 +34,8 @@ struct CopyIn: Sendable {
     private var outputs: [[UInt8]]
     /// The shards that have been sent the preamble.
     private var hasPreamble: Set<Int> = []
+    /// By the shard's place, for rows in binary.
+    private var translations: [TransactionEngine.RowTranslation?]
 
     /// Begins the COPY on a shard that it goes to, which sees whether it is right.
     ///
@@ -43,11 +45,11 @@ struct CopyIn: Sendable {
     ///   - evaluate: asks a server for values, with the client's settings.
     init(
         _ command: CopyCommand, _ text: String, into table: TableDefinition, columns: [String],
-        _ catalog: Catalog, _ writer: ReadWriteTransaction, evaluate: @escaping Evaluate
+        _ catalog: Catalog, _ writer: ReadWriteTransaction, _ engine: TransactionEngine, evaluate: @escaping Evaluate
     ) async throws(TransactionError) {
         (self.writer, self.text, self.evaluate) = (writer, text, evaluate)
         shards = catalog.buckets.shards
-        (copies, outputs) = (shards.map { _ in nil }, shards.map { _ in [] })
+        (copies, outputs, translations) = (shards.map { _ in nil }, shards.map { _ in [] }, shards.map { _ in nil })
         key = table.shardKey
         let dialect = CopyDialect(command.options)
         isBinary = dialect?.format == .binary
@@ -56,10 +58,27 @@ struct CopyIn: Sendable {
         case .whole(let places): (splitter, self.places) = (nil, places)
         }
         for place in places { try await begin(at: place) }
+        if isBinary { try await prepareTranslations(engine, table, columns) }
         guard dialect == nil else { return }
         throw TransactionError(
             .featureNotSupported, "the options of this COPY are not supported",
             hint: "send UTF8 in format text, csv or binary")
+    }
+
+    /// Values of users' types may have numbers of types in them, which are other ones on each shard.
+    private mutating func prepareTranslations(
+        _ engine: TransactionEngine, _ table: TableDefinition, _ columns: [String]
+    ) async throws(TransactionError) {
+        let types = columns.map { name in table.columns.first { $0.name == name }?.type ?? 0 }
+        for place in splitter == nil ? places : Array(shards.indices) {
+            translations[place] = try await engine.rowTranslation(to: shards[place], of: types)
+            // Only rows that are split are told apart.
+            guard splitter == nil, translations[place] != nil else { continue }
+            throw TransactionError(
+                .featureNotSupported, "COPY in binary format into \(table.name) is not supported",
+                detail: "its columns have types whose values name other types, by numbers that differ between shards",
+                hint: "send text or csv")
+        }
     }
 
     private static func destination(
@@ -196,6 +215,7 @@ struct CopyIn: Sendable {
         if copies[place] == nil { try await begin(at: place) }
         var bytes: [UInt8] = []
         if let splitter, hasPreamble.insert(place).inserted { bytes = splitter.preamble }
+        translations[place]?(&outputs[place])
         bytes += outputs[place]
         outputs[place].removeAll(keepingCapacity: true)
         if isLast, let splitter { bytes += splitter.postamble }

@@ -13,11 +13,14 @@ struct CopyOutput: Sendable {
     private static let binaryEnd: [UInt8] = [0xFF, 0xFF]
 
     private let options: [String: String]
-    private let isBinary: Bool
+    let isBinary: Bool
     private(set) var rowCount = 0
     /// The next chunk is a shard's first.
     private var isAtBeginning = false
     private var isFirstShard = true
+    private var translation: TransactionEngine.RowTranslation?
+    /// In binary, what comes with the first row: clients take each message for a row.
+    private var header: [UInt8] = []
 
     init(_ command: CopyCommand) {
         options = command.options
@@ -64,8 +67,8 @@ struct CopyOutput: Sendable {
     // MARK: Data
 
     /// The data of the shard at that place follows.
-    mutating func begin(_ place: Int) {
-        (isAtBeginning, isFirstShard) = (true, place == 0)
+    mutating func begin(_ place: Int, _ translation: TransactionEngine.RowTranslation? = nil) {
+        (isAtBeginning, isFirstShard, self.translation) = (true, place == 0, translation)
     }
 
     mutating func write(_ batch: CopyOutBatch, to writer: inout BackendWriter) {
@@ -73,13 +76,19 @@ struct CopyOutput: Sendable {
             batch.withBytes(chunk) { bytes in
                 guard isBinary else { return writer.copyData(bytes) }
                 var rest = bytes[...]
-                if isAtBeginning, !isFirstShard { rest = rest.dropFirst(Self.binaryHeaderBytes) }
-                isAtBeginning = false
-                // The end stands alone, or right behind the header when there are no rows.
-                if rest.suffix(2).elementsEqual(Self.binaryEnd), rest.count == 2 || rest.count == 21 {
-                    rest = rest.dropLast(2)
+                if isAtBeginning {
+                    if isFirstShard { header = Array(rest.prefix(Self.binaryHeaderBytes)) }
+                    rest = rest.dropFirst(Self.binaryHeaderBytes)
+                    isAtBeginning = false
                 }
-                if !rest.isEmpty { writer.copyData(UnsafeRawBufferPointer(rebasing: rest)) }
+                guard !rest.isEmpty, !rest.elementsEqual(Self.binaryEnd) else { return }
+                guard translation != nil || !header.isEmpty else {
+                    return writer.copyData(UnsafeRawBufferPointer(rebasing: rest))
+                }
+                var row = Array(rest)
+                translation?(&row)
+                (header + row).withUnsafeBytes { writer.copyData($0) }
+                header = []
             }
         }
         if let ending = batch.ending { rowCount += ending.affectedRows }
@@ -88,7 +97,7 @@ struct CopyOutput: Sendable {
     /// Writes what ends the data.
     func end(_ writer: inout BackendWriter) {
         guard isBinary else { return }
-        Self.binaryEnd.withUnsafeBytes { writer.copyData($0) }
+        (header + Self.binaryEnd).withUnsafeBytes { writer.copyData($0) }
     }
 }
 

@@ -31,13 +31,19 @@ struct ObjectNumbers: Sendable {
         var shape: Shape?
     }
 
+    /// A domain's values are those of the type that it is made of.
     static let query = SQLStatement(
         """
+        WITH RECURSIVE made (domain, base) AS (\
+        SELECT oid, typbasetype FROM pg_type WHERE typtype = 'd' UNION ALL \
+        SELECT domain, typbasetype FROM made JOIN pg_type ON oid = base WHERE typtype = 'd') \
         SELECT CASE WHEN e.oid IS NULL THEN format('%I.%I', n.nspname, t.typname) \
         ELSE format('%I.%I[]', m.nspname, e.typname) END, t.oid::bigint, \
-        CASE WHEN e.oid IS NOT NULL THEN 'a' WHEN t.typtype = 'c' THEN 'c' ELSE '' END \
+        CASE WHEN EXISTS (SELECT FROM pg_type AS x WHERE x.typarray = coalesce(b.oid, t.oid)) THEN 'a' \
+        WHEN coalesce(b.typtype, t.typtype) = 'c' THEN 'c' ELSE '' END \
         FROM pg_type AS t JOIN pg_namespace AS n ON n.oid = t.typnamespace \
         LEFT JOIN pg_type AS e ON e.typarray = t.oid LEFT JOIN pg_namespace AS m ON m.oid = e.typnamespace \
+        LEFT JOIN (made JOIN pg_type AS b ON b.oid = base AND b.typtype <> 'd') ON domain = t.oid \
         WHERE t.oid >= 16384 AND n.nspname !~ '^(pg_toast|pg_temp|meridian_undo|meridian_asof)'
         """)
 
@@ -91,6 +97,22 @@ struct ObjectNumbers: Sendable {
 
     private func shape(of number: UInt32, _ direction: Direction) -> Shape? {
         shapes[direction == .toShard ? number : translated(number, .toCluster)]
+    }
+
+    /// Translates the numbers in rows of COPY's binary format: of each the number of its columns, and for each column
+    /// its length and its bytes.
+    ///
+    /// - Parameter types: of the columns, with the first shard's numbers.
+    func translateRows(_ bytes: inout [UInt8], of types: [UInt32], _ direction: Direction) {
+        var place = 0
+        while place + 2 < bytes.count {
+            place += 2
+            for type in types {
+                guard let length = Self.integer(bytes, place, bytes.count) else { return }
+                place += 4
+                guard translateItem(&bytes, &place, length, bytes.count, shapes[type], direction) else { return }
+            }
+        }
     }
 
     /// Translates the numbers in a binary value; what makes no sense is left for the server to refuse.

@@ -79,6 +79,34 @@ extension TransactionEngine {
             fields: description.fields.map { $0.ofType(numbers.translated($0.typeOID, .toCluster)) })
     }
 
+    /// Translates rows of COPY's binary format, one behind the other. Their lengths stay.
+    public typealias RowTranslation = @Sendable (_ rows: inout [UInt8]) -> Void
+
+    /// What rows that are copied out of a shard need; nil if that is nothing.
+    ///
+    /// - Parameter types: of the columns, with the first shard's numbers.
+    public func rowTranslation(
+        from shard: ShardID, of types: [UInt32]
+    ) async throws(TransactionError) -> RowTranslation? {
+        try await rowTranslation(shard, types, .toCluster)
+    }
+
+    /// What rows that are copied into a shard need; nil if that is nothing.
+    public func rowTranslation(
+        to shard: ShardID, of types: [UInt32]
+    ) async throws(TransactionError) -> RowTranslation? {
+        try await rowTranslation(shard, types, .toShard)
+    }
+
+    private func rowTranslation(
+        _ shard: ShardID, _ types: [UInt32], _ direction: ObjectNumbers.Direction
+    ) async throws(TransactionError) -> RowTranslation? {
+        guard shard != shards[0], types.contains(where: Self.needsLook) else { return nil }
+        let numbers = try await numbers(of: shard, knowing: types)
+        guard !numbers.isSame, types.contains(where: { numbers.holdsNumbers($0, .toShard) }) else { return nil }
+        return { numbers.translateRows(&$0, of: types, direction) }
+    }
+
     /// A user's type, or one whose values may hold such (`record`, `record[]`).
     private static func needsLook(_ type: UInt32) -> Bool {
         type >= ObjectNumbers.firstOfUsers || type == 2249 || type == 2287

@@ -36,8 +36,8 @@ extension TransactionEngine {
         return Snapshot(timestamp: timestamp, engine: self)
     }
 
-    /// The state of the cluster with every commit that has been given its timestamp by now, acknowledged or not: whoever
-    /// has waited for a lock sees what it waited for.
+    /// The state of the cluster with every commit that has been given its timestamp by now, acknowledged or not:
+    /// whoever has waited for a lock sees what it waited for.
     public func newestSnapshot() async throws(TransactionError) -> Snapshot {
         try await snapshot(.at(tracker.closed))
     }

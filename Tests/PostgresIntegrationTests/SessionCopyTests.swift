@@ -112,6 +112,59 @@ import TransactionEngine
         }
     }
 
+    @Test("binary rows of users' types name types by the numbers of the shard that they go to or the client knows")
+    func typeNumbers() async throws {
+        try await ServedShards.with(3) { served in
+            // From here on no two shards give a type the same number.
+            for (count, shard) in served.shards.shards.enumerated() {
+                for number in 0..<(count * 3) { try await shard.psql("CREATE TYPE unlike\(number) AS (a int)") }
+            }
+            try await served.session { client in
+                for text in [
+                    "CREATE TYPE mood AS ENUM ('fine', 'bad')", "CREATE TYPE place AS (m mood, n int)",
+                    "CREATE DOMAIN moods AS mood[]",
+                    "CREATE TABLE t (id bigint PRIMARY KEY, v mood[], p place, ps place[], d moods, m mood, i int[])",
+                    "CREATE TABLE r (id bigint PRIMARY KEY, v mood[]) WITH (meridian.table = 'reference')",
+                ] { try await client.text(text) }
+                let inserted = (1...20).map {
+                    "(\($0), '{fine,NULL,bad}', '(bad,\($0))', '{\"(fine,1)\",NULL}', '{bad}', 'fine', '{1,2}')"
+                }
+                try await client.text("INSERT INTO t VALUES \(inserted.joined(separator: ", "))")
+                try await client.text("INSERT INTO t (id) VALUES (21)")
+                let text = try await client.text("SELECT * FROM t ORDER BY id")
+
+                // The third word of an array is the type of its elements, the second of a composite value its column's.
+                let row = try await client.run("SELECT v, p FROM t WHERE id = 1")
+                func known(_ column: Int, at place: Int) -> [UInt8] {
+                    row.withBytes(row: 0, column: column) { $0.map { Array($0.dropFirst(place).prefix(4)) } ?? [] }
+                }
+                var rows = 0
+                for try await row in try await client.copyOut("COPY (SELECT v, p FROM t) TO STDOUT (FORMAT binary)") {
+                    // A message is a row, the first one with the header; the last one ends the data.
+                    let fields = row.dropFirst(rows == 0 ? 19 : 0)
+                    guard fields.count > 10 else { continue }
+                    rows += 1
+                    let list = fields.dropFirst(6)
+                    #expect(Array(list.dropFirst(8).prefix(4)) == known(0, at: 8))
+                    let place = list.dropFirst(Int(fields[fields.startIndex + 5]) + 4)
+                    #expect(Array(place.dropFirst(4).prefix(4)) == known(1, at: 4))
+                }
+                #expect(rows == 20)
+
+                var all: [[UInt8]] = []
+                for try await chunk in try await client.copyOut("COPY t TO STDOUT (FORMAT binary)") {
+                    all.append(chunk)
+                }
+                try await client.text("DELETE FROM t")
+                let sink = try await client.copyIn("COPY t FROM STDIN (FORMAT binary)")
+                for chunk in all { try await sink.write(chunk) }
+                #expect(try await sink.finish().commandTag == "COPY 21")
+                #expect(try await client.text("SELECT * FROM t ORDER BY id") == text)
+                #expect(await client.failure("COPY r FROM STDIN (FORMAT binary)") == "0A000")
+            }
+        }
+    }
+
     @Test("statements that can't be COPYs are refused as by PostgreSQL, and the session goes on")
     func refused() async throws {
         try await ServedShards.with(2) { served in

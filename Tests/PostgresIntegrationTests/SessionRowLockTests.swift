@@ -29,7 +29,7 @@ import TransactionEngine
     }
 
     @Test(
-        "it sees all that a transaction has inserted, which is applied on one shard and in flight on the other, or waits",
+        "it sees all that a transaction has inserted that is applied on one shard and in flight on the other, or waits",
         arguments: [
             "SELECT id FROM t WHERE n = 1 FOR UPDATE", "SELECT id FROM t WHERE n = 1 ORDER BY id DESC FOR SHARE",
             "SELECT id FROM t WHERE n = 1 FOR NO KEY UPDATE NOWAIT", "SELECT id FROM t WHERE id IN (:a, :b) FOR UPDATE",
