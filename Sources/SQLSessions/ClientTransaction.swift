@@ -149,13 +149,14 @@ actor ClientTransaction {
         try await LockingRun(try await lockingTransaction(), engine).lockRows(of: statement)
         snapshot = try await engine.newestSnapshot()
         let run = try await snapshotRun()
-        var result: StatementResult?
+        let result: StatementResult
         if delivery != .whole, !unlocked.hasFewRows, let stream = try await run.stream(unlocked, nil) {
             result = StatementResult(stream, fields: stream.fields)
+        } else {
+            result = try await run.read(unlocked)
         }
-        if result == nil { result = try await run.read(unlocked) }
         guard await catalogs.stillPlaces(unlocked.tables, as: unlocked.catalog) else { throw Self.movedRows }
-        return result!
+        return result
     }
 
     /// A read whose rows are handed on as they arrive; nil for one whose rows must be put together first.

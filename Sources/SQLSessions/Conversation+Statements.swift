@@ -91,7 +91,7 @@ extension Conversation {
     private func unlocked(_ statement: BoundStatement) async throws -> BoundStatement? {
         guard let text = statement.plan.unlockedText,
             !statement.plan.functions.contains(where: { $0.trait == .volatile || $0.trait == .sequence }),
-            let planned = try await node.plan(text, variables.settings.searchPath, transaction).first,
+            let planned = try? await node.plan(text, variables.settings.searchPath, transaction).first,
             planned.plan.tables.allSatisfy({ $0.lock == nil })
         else { return nil }
         let unlocked = try BoundStatement(
