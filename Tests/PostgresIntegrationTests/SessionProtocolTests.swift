@@ -8,7 +8,7 @@ import Testing
     @Test("what comes before Terminate is answered and done, as on PostgreSQL")
     func goodbye() async throws {
         try await ServedShards.with { served in
-            try await served.session { try await $0.text("CREATE TABLE t (id int PRIMARY KEY)") }
+            _ = try await served.session { try await $0.text("CREATE TABLE t (id int PRIMARY KEY)") }
             for isBlock in [false, true] {
                 let client = try await served.rawClient()
                 if isBlock { await client.send(.query("BEGIN")) }
@@ -52,7 +52,7 @@ import Testing
     @Test("the extended protocol is held to its rules as on PostgreSQL")
     func extendedProtocol() async throws {
         try await ServedShards.with { served in
-            try await served.session { try await $0.text("CREATE TABLE t (id int PRIMARY KEY, n int)") }
+            _ = try await served.session { try await $0.text("CREATE TABLE t (id int PRIMARY KEY, n int)") }
             let two: [FormatCode] = [.text, .binary]
             let execute: [FrontendMessage] = [.execute(.init()), .flush, .sync]
             let declare = "DECLARE c CURSOR FOR SELECT id FROM t"
