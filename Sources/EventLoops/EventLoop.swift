@@ -200,7 +200,7 @@ public final class EventLoop: SerialExecutor, TaskExecutor, @unchecked Sendable 
         for event in events.prefix(count) {
             let descriptor = event.data.fd
             // An earlier callback of this batch may have closed the socket. Should a new one have got its number, it
-            // merely hears of readiness too early, which every handler puts up with.
+            // merely hears of what is not so; every handler puts up with that, since it looks for itself.
             handlers[descriptor]?.becameReady(Readiness(epollEvents: event.events))
         }
         for body in timers.takeDue() { body() }

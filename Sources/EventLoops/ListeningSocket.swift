@@ -125,10 +125,10 @@ extension ListeningSocket: ReadinessHandler {
             }
             guard connection >= 0 else {
                 switch errno {
-                // It went before it was accepted.
-                case EINTR, ECONNABORTED, EPROTO: continue
                 case EAGAIN, EWOULDBLOCK: return
-                default: return pause()
+                case EMFILE, ENFILE, ENOBUFS, ENOMEM: return pause()
+                // It went before it was accepted, or the network has something against it.
+                default: continue
                 }
             }
             Self.configure(connection)

@@ -35,7 +35,7 @@ final class SocketChannel: Channel, @unchecked Sendable {
     private let closePromise: EventLoopPromise<Void>
     private let takesMore = Atomic(true)
     private let isAlive = Atomic(false)
-    /// Knows the channel, until the channel is closed.
+    /// Knows the channel, which therefore comes first.
     private var madePipeline: ChannelPipeline?
 
     // On the loop only.
@@ -78,43 +78,59 @@ final class SocketChannel: Channel, @unchecked Sendable {
 
 extension SocketChannel: ReadinessHandler {
     func becameReady(_ readiness: Readiness) {
-        if readiness.contains(.writable), state == .active { writePending() }
+        // First what was said: an answer that can't be sent any more would end the channel.
         if readiness.contains(.hungUp) {
-            // One that is there no longer is noticed although nobody reads; what it said before is handed on.
-            while state == .active, readOnce() {}
+            // Although nobody may have asked. What is left is read when the loop comes round.
+            read(atMost: 4)
         } else if readiness.contains(.readable), isReadWanted {
-            if readOnce() { completeRead() }
+            read(atMost: 1)
         }
+        if readiness.contains(.writable), state == .active { writePending() }
         watch()
     }
 
-    /// Reads once; false when nothing was there, or the channel has ended.
-    private func readOnce() -> Bool {
-        guard state == .active else { return false }
+    private enum Received {
+        case bytes
+        case nothing
+        /// There will be nothing any more; nil: as the other side wished.
+        case end(IOError?)
+    }
+
+    private func read(atMost count: Int) {
+        var last = Received.nothing
+        var hasRead = false
+        for _ in 0..<count {
+            last = receive()
+            guard case .bytes = last else { break }
+            hasRead = true
+        }
+        // Before the end too: handlers such as those of TLS keep what they read until then.
+        if hasRead, state == .active { pipeline.syncOperations.fireChannelReadComplete() }
+        if case .end(let error) = last {
+            if let error { return failed(error) }
+            if state == .active { close0(error: ChannelError.eof, mode: .all, promise: nil) }
+        } else if hasRead, state == .active, !isReadWanted {
+            pipeline.syncOperations.read()
+        }
+    }
+
+    /// Reads once.
+    private func receive() -> Received {
+        guard state == .active else { return .nothing }
         let space = channelLoop.receiveSpace
         let count = recv(socket, space.baseAddress, space.count, 0)
         guard count >= 0 else {
             let code = errno
-            if code == EAGAIN || code == EWOULDBLOCK || code == EINTR { return false }
-            failed(IOError(errnoCode: code, reason: "recv"))
-            return false
+            if code == EAGAIN || code == EWOULDBLOCK || code == EINTR { return .nothing }
+            return .end(IOError(errnoCode: code, reason: "recv"))
         }
-        guard count > 0 else {
-            close0(error: ChannelError.eof, mode: .all, promise: nil)
-            return false
-        }
+        guard count > 0 else { return .end(nil) }
         // Of its own size, since the session may keep it for long.
         var bytes = allocator.buffer(capacity: count)
         bytes.writeBytes(UnsafeRawBufferPointer(rebasing: space[..<count]))
         isReadWanted = false
         pipeline.syncOperations.fireChannelRead(NIOAny(bytes))
-        return true
-    }
-
-    private func completeRead() {
-        guard state == .active else { return }
-        pipeline.syncOperations.fireChannelReadComplete()
-        if state == .active, !isReadWanted { pipeline.syncOperations.read() }
+        return .bytes
     }
 
     private func writePending() {

@@ -74,7 +74,7 @@ final class ClientConnection {
     }
 }
 
-/// Thrown where only the channel's bootstrap hears of it, which closes the channel.
+/// Thrown where only the listening socket hears of it, which closes the channel.
 private struct TooManyConnections: Error {}
 
 // MARK: The channel's events

@@ -120,6 +120,7 @@ struct BoundStatement: Sendable {
 
     /// So few rows that they may be waited for: those that are named by their keys.
     var hasFewRows: Bool {
+        if plan.functions.contains(where: { $0.trait == .setReturning }) { return false }
         if let rows = plan.locks.rows { return rows.count <= 1_000 }
         return plan.tables.isEmpty && plan.functions.isEmpty && plan.otherRelations.isEmpty
     }

@@ -8,7 +8,7 @@ import TransactionEngine
 ///
 /// Nothing has to be waited for but one shard's answer, as a rule, and the functions that might suspend on the way to
 /// it cost more than all else that such a statement costs a node. Whatever isn't as usual is left to the task, which
-/// begins from the start: nothing has been told to the client by then, and reading twice does no harm.
+/// begins from the start: nothing has been told to the client by then.
 extension Conversation {
     /// Answers the frame in front, now or later; false when a task must.
     func answerAtOnce() -> Bool {
@@ -45,6 +45,8 @@ extension Conversation {
     struct LonePlainRead {
         let planned: PlannedStatement
         var read: PlainRead?
+        /// What the shard said meanwhile, for the client if the read counts.
+        var notices: [PostgresErrorFields] = []
         /// The client wants no more of it, or is gone.
         var isCancelled = false
     }
@@ -60,14 +62,14 @@ extension Conversation {
             statement.sql, searchPath: [],
             preparation: { [self] connection in
                 connection.assumeIsolated {
-                    $0.setNoticeHandler { [unowned self, unowned connection] fields in
-                        assumeIsolated { $0.forward(fields, from: connection) }
+                    $0.setNoticeHandler { [unowned self] fields in
+                        assumeIsolated { $0.plainRead?.notices.append(fields) }
                     }
                 }
                 return applied.statements(bringing: connection, to: settings)
             })
         let read = node.engine.assumeIsolated {
-            $0.beginPlainRead(client, on: shards[0]) { [self] result in assumeIsolated { $0.endPlainRead(result) } }
+            $0.beginPlainRead(client, on: shards[0]) { [self] outcome in assumeIsolated { $0.endPlainRead(outcome) } }
         }
         // What ended at once has been seen to.
         if read != nil { plainRead?.read = read } else { plainRead = nil }
@@ -84,15 +86,24 @@ extension Conversation {
         return (planned, statement)
     }
 
-    private func endPlainRead(_ result: SQLResult?) {
+    private func endPlainRead(_ outcome: PlainRead.Outcome) {
         guard let read = plainRead else { return }
         plainRead = nil
-        guard let result, node.catalogs.assumeIsolated({ $0.isNewest(read.planned.catalog) }) else {
+        switch outcome {
+        case .rows(let result) where node.catalogs.assumeIsolated({ $0.isNewest(read.planned.catalog) }):
+            for notice in read.notices { forward(notice) }
+            writeAnswer(result)
+        case .failed(let error) where !read.isCancelled:
+            fail(error)
+            answeredLoneQuery()
+        case .rows, .undone, .failed:
             serveByTask()
             // It says so to the client.
             if read.isCancelled { serving?.cancel() }
-            return
         }
+    }
+
+    private func writeAnswer(_ result: SQLResult) {
         describe(Self.descriptions(result.fields), [])
         RowEncoder(result.fields, []).write(RowBlock(result), ColumnTexts(), to: &writer)
         writer.commandComplete(result.commandTag)

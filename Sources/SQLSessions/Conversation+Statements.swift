@@ -16,7 +16,7 @@ struct PlannedStatement: Sendable {
 
     init(_ plan: StatementPlan, _ catalog: Catalog, refusal: StatementError? = nil) {
         (self.plan, self.catalog, self.refusal) = (plan, catalog, refusal)
-        isPlainRead = plan.isPlainRead
+        isPlainRead = refusal == nil && plan.isPlainRead
     }
 
     var statement: Statement { plan.statement }
@@ -24,10 +24,11 @@ struct PlannedStatement: Sendable {
 
 extension StatementPlan {
     fileprivate var isPlainRead: Bool {
-        guard case .query = statement.kind, let rows = locks.rows, rows.count <= 1_000 else { return false }
+        // Its rows are written in one go.
+        guard case .query = statement.kind, let rows = locks.rows, rows.count <= 16 else { return false }
         return session.isEmpty && views.isEmpty && otherRelations.isEmpty
             && tables.allSatisfy { !$0.role.isWrite && $0.lock == nil }
-            && functions.allSatisfy { $0.trait != .unknown && $0.trait != .sequence }
+            && !functions.contains { [.unknown, .sequence, .setReturning].contains($0.trait) }
     }
 }
 

@@ -13,7 +13,7 @@ import TransactionEngine
 /// One client's session: what it sends, in order, and what it is answered.
 ///
 /// Runs on the engine's event loop, where the shards' connections are too. Frames are worked off by one task, which
-/// ends when there are none: an idle client costs no task.
+/// ends when there are none: an idle client costs no task. Some are answered without one (``answerAtOnce()``).
 actor Conversation: ClientSession {
     /// What Parse made. It is planned anew for each Bind, from the plan cache unless the schema has changed.
     struct PreparedStatement: Sendable {
@@ -150,8 +150,8 @@ actor Conversation: ClientSession {
 
     /// The text of the only frame there is, a Query, if nothing is in the way of answering it.
     var loneQuery: String? {
-        guard pending.count == 1, pending[0].kind == .query, !skipsToSync, !isGone, !output.isBacklogged,
-            case .query(let text)? = try? pending[0].decode()
+        guard pending.count == 1, pending[0].kind == .query, pending[0].byteCount <= SessionNode.plannedTextBytesMax,
+            !skipsToSync, !isGone, !output.isBacklogged, case .query(let text)? = try? pending[0].decode()
         else { return nil }
         return text
     }
@@ -238,6 +238,10 @@ actor Conversation: ClientSession {
             guard teller == ObjectIdentifier(connection) else { return }
             notices[key] = teller
         }
+        forward(notice)
+    }
+
+    func forward(_ notice: PostgresErrorFields) {
         writer.noticeResponse(
             ErrorFields(fields: notice.all.map { .init(.init(rawValue: $0.field.rawValue), $0.value) }))
     }

@@ -19,7 +19,7 @@ public actor SessionNode: ClientSessionProvider {
     private nonisolated let serverParameters: [StartupMessage.Parameter]
 
     /// Longer texts are not kept planned.
-    private static let plannedTextBytesMax = 16_384
+    static let plannedTextBytesMax = 16_384
 
     private var plans = PlanCache<[PlannedStatement]>(capacity: 2_048)
 

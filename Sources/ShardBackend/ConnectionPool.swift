@@ -171,7 +171,9 @@ public actor ConnectionPool {
     private func resume(_ id: ConnectionPoolState.WaiterID, _ outcome: Result<ShardConnection, ShardError>) {
         guard let waiter = waiters.removeValue(forKey: id) else { return }
         waiter.timer.cancel()
-        waiter.recipient(outcome)
+        // Not in the giver's own time: it may be a task that was cancelled, and a whole line that takes its turn and
+        // gives back at once would be as many calls deep.
+        loop.execute { waiter.recipient(outcome) }
     }
 
     private func open(_ id: ConnectionPoolState.ConnectionID) async {

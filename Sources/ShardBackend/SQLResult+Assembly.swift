@@ -1,6 +1,6 @@
 import CLibPQ
 
-// Results made of others. libpq copies every byte: for rows that are few.
+// Results made of others. libpq copies every byte.
 extension SQLResult {
     /// One result of the rows of several that have the same columns, in another order. Its ``commandTag`` is empty.
     ///

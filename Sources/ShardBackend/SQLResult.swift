@@ -15,7 +15,7 @@ public struct SQLResult: Sendable {
         case emptyQuery
     }
 
-    /// Owns a libpq result, which nothing changes any more, so any thread may read it.
+    /// Owns a libpq result, which nothing changes once it is handed out, so any thread may read it.
     final class Storage: @unchecked Sendable {
         let pointer: OpaquePointer
         let columnCount: Int

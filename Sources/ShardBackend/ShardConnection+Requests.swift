@@ -24,16 +24,22 @@ extension ShardConnection {
         try await run([statement], deadline: deadline)[0]
     }
 
+    /// A request that was begun and not waited for.
+    public struct BegunRequest: Sendable {
+        fileprivate let exchange: Exchange
+    }
+
     /// Runs `statements` as ``run(_:deadline:)`` does, for who is on the loop and would be called rather than wait: a
-    /// task costs more than a small statement. The request is cancelled by ``cancel()``.
+    /// task costs more than a small statement.
     ///
     /// A statement whose plan has gone stale fails; what ``run(_:deadline:)`` does then is left to the caller.
     ///
-    /// - Parameter completion: is called on the loop, once, and may use the connection.
+    /// - Parameter completion: is called on the loop, once, maybe before this returns, and may use the connection.
+    @discardableResult
     public func begin(
         _ statements: [SQLStatement], deadline: ContinuousClock.Instant,
         completion: @escaping @Sendable (Result<[SQLResult], ShardError>) -> Void
-    ) {
+    ) -> BegunRequest {
         let exchange = Exchange(.pipeline(statements), deadline: deadline)
         do throws(ShardError) {
             for (index, statement) in statements.enumerated() { try statement.check(index: index) }
@@ -42,6 +48,12 @@ extension ShardConnection {
         } catch {
             completion(.failure(error))
         }
+        return BegunRequest(exchange: exchange)
+    }
+
+    /// Cancels a request, if it is not over: its completion gets ``ShardError/Kind/cancelled``.
+    public func cancel(_ request: BegunRequest) {
+        interrupt(request.exchange, .cancelled)
     }
 
     /// Runs the statements of one text, which has no parameters, by the simple query protocol.
@@ -100,6 +112,8 @@ extension ShardConnection {
         let outcome = await withTaskCancellationHandler {
             await withUnsafeContinuation { continuation in
                 exchange.recipient = .task(continuation)
+                // A task that was cancelled on its way here sends nothing.
+                if Task.isCancelled, exchange.interruption == nil { exchange.interruption = .cancelled }
                 submit(exchange)
             }
         } onCancel: {
@@ -116,8 +130,7 @@ extension ShardConnection {
         if case .closed(let reason) = phase {
             return over(exchange, .failure(ShardError(.closed, reason.message)))
         }
-        // A task that was cancelled on its way here sends nothing.
-        if let interruption = exchange.interruption ?? (Task.isCancelled ? .cancelled : nil) {
+        if let interruption = exchange.interruption {
             return over(exchange, .failure(ShardError(interruption, Exchange.message(of: interruption))))
         }
         if let deadline = exchange.deadline { armTimer(at: deadline) }

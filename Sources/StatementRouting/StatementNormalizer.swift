@@ -68,6 +68,8 @@ private struct Normalizer {
     private var position = 0
     private var region = Region.other
     private var depth = 0
+    /// Between CONFLICT and DO.
+    private var isInConflictTarget = false
 
     /// Which clause the tokens are of, outside brackets.
     private enum Region {
@@ -131,13 +133,16 @@ private struct Normalizer {
 
     private mutating func enter(_ token: Token) {
         if bytes.isWord(token, "where") {
-            region = .filter
+            // The condition of ON CONFLICT's index is compared with the index's own when the statement is planned.
+            region = isInConflictTarget ? .other : .filter
         } else if bytes.isWord(token, "set") {
-            region = .assignments
+            region = bytes.isWord(tokens[0], "update") || bytes.isWord(tokens[0], "insert") ? .assignments : .other
         } else if bytes.isWord(token, "values") {
             region = bytes.isWord(tokens[0], "insert") ? .rows : .other
         } else if Self.ends.contains(where: { bytes.isWord(token, $0) }) {
             region = .other
+            if bytes.isWord(token, "conflict") { isInConflictTarget = true }
+            if bytes.isWord(token, "do") { isInConflictTarget = false }
         }
     }
 
@@ -168,9 +173,7 @@ private struct Normalizer {
         case .assignments:
             // A string next to an operator takes its type from the other side, a number has its own.
             let isOperand = tokens[index].kind != .string
-            guard depth == 0, isSymbol(before, ["="]) || isOperand && isSymbol(before, Self.arithmetic) else {
-                return false
-            }
+            guard depth == 0, isSymbol(before, ["="]) || isOperand && isArithmetic(last) else { return false }
             guard let after else { return true }
             return bytes.isMark(after, ",") || isAnyWord(after, ["where", "returning", "from"])
                 || isOperand && isSymbol(after, Self.arithmetic)
@@ -184,6 +187,25 @@ private struct Normalizer {
     }
 
     private static let arithmetic: [StaticString] = ["+", "-", "*", "/", "%"]
+
+    /// Whether a token is an operator between two values. As a sign it would be the literal's, or another sign's: the
+    /// least integers have types that depend on it.
+    private func isArithmetic(_ index: Int) -> Bool {
+        guard isSymbol(tokens[index], Self.arithmetic), index > 0 else { return false }
+        guard isSymbol(tokens[index], ["+", "-"]) else { return true }
+        let before = tokens[index - 1]
+        switch before.kind {
+        case .word: return !isAnyWord(before, Self.wordsBeforeValues)
+        case .quotedIdentifier, .integer, .decimal, .string: return true
+        default: return bytes.isMark(before, ")") || bytes.isMark(before, "]")
+        }
+    }
+
+    /// Keywords behind which a value begins.
+    private static let wordsBeforeValues: [StaticString] = [
+        "then", "else", "when", "case", "and", "or", "not", "in", "between", "symmetric", "like", "ilike", "to",
+        "similar", "escape", "is", "from", "any", "some", "all", "distinct", "collate", "zone", "operator", "set",
+    ]
 
     /// A number whose type its digits tell: `int4`, `int8` or `numeric`.
     private func isPlainNumber(_ token: Token) -> Bool {

@@ -12,6 +12,8 @@ public struct EngineStatistics: Sendable, Hashable {
     public var deadlocks = 0
     /// Reads at a timestamp, by shard.
     public var reads = 0
+    /// Of them those that took no task (``PlainRead``).
+    public var plainReads = 0
     /// Of them those of clients' statements that went through as-of views, the plain tables not being the state.
     public var readsOfThePast = 0
     /// Reads that had to wait for a transaction in flight.

@@ -10,11 +10,20 @@ import TwoPhaseCommit
 /// It counts only if nothing was in flight when it was sent and no commit came until it was answered. Confined to the
 /// engine's loop.
 public final class PlainRead: @unchecked Sendable {
+    /// How it ended.
+    public enum Outcome: Sendable {
+        case rows(SQLResult)
+        /// It doesn't count, or there was an error that comes again: a ``Snapshot`` tells.
+        case undone
+        /// So long was waited that nobody would wait for a second time.
+        case failed(TransactionError)
+    }
+
     private enum State {
         /// No connection yet; nil when it is just being asked for. Next: `sent`, `over`.
         case waiting(ConnectionPool.PendingLease?)
         /// Next: `over`.
-        case sent(ShardConnection)
+        case sent(ShardConnection, ShardConnection.BegunRequest)
         case over
     }
 
@@ -22,12 +31,12 @@ public final class PlainRead: @unchecked Sendable {
     private let statement: ClientStatement
     private let shard: ShardID
     private let readers: ConnectionPool
-    private let completion: (SQLResult?) -> Void
+    private let completion: (Outcome) -> Void
     private var state = State.waiting(nil)
 
     fileprivate init(
         _ engine: TransactionEngine, _ statement: ClientStatement, _ shard: ShardID, _ readers: ConnectionPool,
-        completion: @escaping (SQLResult?) -> Void
+        completion: @escaping (Outcome) -> Void
     ) {
         (self.engine, self.statement, self.shard, self.readers) = (engine, statement, shard, readers)
         self.completion = completion
@@ -37,7 +46,7 @@ public final class PlainRead: @unchecked Sendable {
     public func cancel() {
         switch state {
         case .waiting(let lease): lease?.cancel()
-        case .sent(let connection): connection.assumeIsolated { $0.cancel() }
+        case .sent(let connection, let request): connection.assumeIsolated { $0.cancel(request) }
         case .over: break
         }
     }
@@ -49,38 +58,51 @@ public final class PlainRead: @unchecked Sendable {
     }
 
     private func leased(_ outcome: Result<ShardConnection, ShardError>) {
-        guard case .success(let connection) = outcome else { return end(nil) }
+        let connection: ShardConnection
+        switch outcome {
+        case .success(let leased): connection = leased
+        case .failure(let error): return end(without(error))
+        }
         guard let timestamp = engine.assumeIsolated({ $0.plainReadTimestamp(on: shard) }) else {
             readers.assumeIsolated { $0.giveBack(connection) }
-            return end(nil)
+            return end(.undone)
         }
-        state = .sent(connection)
         let preparation = statement.preparation?(connection) ?? []
         let deadline = ContinuousClock.now + engine.configuration.statementTimeout
-        connection.assumeIsolated {
+        let request = connection.assumeIsolated {
             $0.begin(preparation + [statement.statement], deadline: deadline) { [self] outcome in
                 // Nobody knows what a session knows that was told in vain.
                 if case .failure = outcome, !preparation.isEmpty { connection.assumeIsolated { $0.close() } }
                 readers.assumeIsolated { $0.giveBack(connection) }
-                end(engine.assumeIsolated { $0.counted(outcome, at: timestamp, on: shard) })
+                switch outcome {
+                case .success(let results): end(engine.assumeIsolated { $0.counted(results, at: timestamp, on: shard) })
+                case .failure(let error): end(without(error))
+                }
             }
+        }
+        if case .waiting = state { state = .sent(connection, request) }
+    }
+
+    private func without(_ error: ShardError) -> Outcome {
+        switch error.kind {
+        case .timedOut, .poolWaitTimedOut: .failed(TransactionError(error, shard: shard))
+        default: .undone
         }
     }
 
-    private func end(_ result: SQLResult?) {
+    private func end(_ outcome: Outcome) {
         state = .over
-        completion(result)
+        completion(outcome)
     }
 }
 
 extension TransactionEngine {
     /// Begins a plain read of `shard`.
     ///
-    /// - Parameter completion: is called on the loop, once, maybe before this returns: with the rows, or nil when these
-    ///   don't count or there was an error, whatever it was. A ``Snapshot`` tells.
+    /// - Parameter completion: is called on the loop, once, maybe before this returns.
     /// - Returns: nil when a plain read would not count; nothing is called then.
     public func beginPlainRead(
-        _ statement: ClientStatement, on shard: ShardID, completion: @escaping @Sendable (SQLResult?) -> Void
+        _ statement: ClientStatement, on shard: ShardID, completion: @escaping @Sendable (PlainRead.Outcome) -> Void
     ) -> PlainRead? {
         guard tracker.isCurrent(at: tracker.strongReadTimestamp, on: shard), let readers = pools[shard]?.readers else {
             return nil
@@ -100,13 +122,12 @@ extension TransactionEngine {
         return timestamp
     }
 
-    fileprivate func counted(
-        _ outcome: Result<[SQLResult], ShardError>, at timestamp: Timestamp, on shard: ShardID
-    ) -> SQLResult? {
-        guard case .success(let results) = outcome, let result = results.last,
-            tracker.isCurrent(at: timestamp, on: shard), !needsTranslation(result, from: shard)
-        else { return nil }
+    fileprivate func counted(_ results: [SQLResult], at timestamp: Timestamp, on shard: ShardID) -> PlainRead.Outcome {
+        guard let result = results.last, tracker.isCurrent(at: timestamp, on: shard),
+            !needsTranslation(result, from: shard)
+        else { return .undone }
         statistics.reads += 1
-        return result
+        statistics.plainReads += 1
+        return .rows(result)
     }
 }

@@ -61,6 +61,40 @@ import Testing
             peer.close()
             #expect(await eventually { recorder.isInactive })
             #expect(recorder.received == "last words")
+            // Handlers of TLS hand on what they have read only then.
+            #expect(recorder.events == ["active", "read", "read complete", "inactive"])
+        }
+    }
+
+    @Test("news of a socket's end that was another's of the same number leaves a channel as it was")
+    func staleNews() async throws {
+        try await TestPeer.with { peer, recorder in
+            try peer.send("one")
+            #expect(await eventually { recorder.received == "one" })
+            let channel = try #require(recorder.channel as? SocketChannel)
+            try peer.send("two")
+            channel.eventLoop.execute { channel.becameReady([.hungUp, .readable]) }
+            #expect(await eventually { recorder.received == "onetwo" })
+            channel.eventLoop.execute { channel.becameReady([.hungUp, .readable, .writable]) }
+            try peer.send("three")
+            #expect(await eventually { recorder.received == "onetwothree" })
+            #expect(!recorder.isInactive)
+        }
+    }
+
+    @Test("what a client said before it broke the connection is handed on, though answers to it can't be sent")
+    func saidBeforeReset() async throws {
+        try await TestPeer.with(readsAtFirst: false) { peer, recorder in
+            #expect(await eventually { recorder.channel != nil })
+            let channel = try #require(recorder.channel)
+            channel.eventLoop.execute {
+                for _ in 0..<400 { channel.writeAndFlush(ByteBuffer(repeating: 0, count: 1 << 16), promise: nil) }
+            }
+            #expect(await eventually { !channel.isWritable })
+            try peer.send("last words")
+            peer.close()
+            #expect(await eventually { recorder.isInactive })
+            #expect(recorder.received == "last words")
         }
     }
 
@@ -131,6 +165,7 @@ private final class Recorder: ChannelInboundHandler, ChannelOutboundHandler, Sen
         var received = ""
         var writabilityChanges: [Bool] = []
         var isInactive = false
+        var events: [String] = []
     }
 
     private let reads: Bool
@@ -144,19 +179,33 @@ private final class Recorder: ChannelInboundHandler, ChannelOutboundHandler, Sen
     var received: String { state.withLock { $0.received } }
     var writabilityChanges: [Bool] { state.withLock { $0.writabilityChanges } }
     var isInactive: Bool { state.withLock { $0.isInactive } }
+    var events: [String] { state.withLock { $0.events } }
 
     func channelActive(context: ChannelHandlerContext) {
         let channel = context.channel
-        state.withLock { $0.channel = channel }
+        state.withLock { state in
+            state.channel = channel
+            state.events.append("active")
+        }
     }
 
     func channelInactive(context: ChannelHandlerContext) {
-        state.withLock { $0.isInactive = true }
+        state.withLock { state in
+            state.events.append("inactive")
+            state.isInactive = true
+        }
+    }
+
+    func channelReadComplete(context: ChannelHandlerContext) {
+        state.withLock { $0.events.append("read complete") }
     }
 
     func channelRead(context: ChannelHandlerContext, data: NIOAny) {
         let text = String(buffer: unwrapInboundIn(data))
-        state.withLock { $0.received += text }
+        state.withLock { state in
+            state.received += text
+            state.events.append("read")
+        }
     }
 
     func channelWritabilityChanged(context: ChannelHandlerContext) {

@@ -33,8 +33,8 @@ import TransactionCore
                 let first = Task { try committed(try await bank.transfer(10, from: 0, to: 1)) }
                 let id = try await gate.arrival()
                 #expect(try committed(try await bank.transfer(5, from: 3, to: 5)) > id.commitTimestamp)
-                #expect(await overtaken.isWithoutRows)
-                #expect(await engine.readPlainly(slowly, on: shard).isNotBegun)
+                #expect(await overtaken.isUndone)
+                #expect(await engine.readPlainly(slowly, on: shard) == nil)
                 gate.open()
                 #expect(try await first.value == id.commitTimestamp)
                 try await shards.waitUntilSettled()
@@ -57,20 +57,76 @@ import TransactionCore
                 try await engine.loop.sleep(until: .now + .milliseconds(50))
                 async let second = engine.readPlainly(number, on: shard)
                 let third = try await engine.beginWaiting(number, on: shard)
-                #expect(await third.cancelled().isWithoutRows)
+                #expect(await third.cancelled().isUndone)
                 #expect(await first.rows != nil)
                 #expect(try await second.rows?[0].int64(0) == 7)
 
                 // An error doesn't count, and leaves the session to the next.
                 #expect(
-                    await engine.readPlainly(ClientStatement("SELECT 1/0", searchPath: []), on: shard).isWithoutRows)
+                    await engine.readPlainly(ClientStatement("SELECT 1/0", searchPath: []), on: shard).isUndone)
                 let prepared = ClientStatement("SELECT 1/0", searchPath: [], preparation: { _ in ["SELECT 1"] })
-                #expect(await engine.readPlainly(prepared, on: shard).isWithoutRows)
+                #expect(await engine.readPlainly(prepared, on: shard).isUndone)
                 let long = try await engine.beginWaiting(
                     ClientStatement("SELECT pg_sleep(60)", searchPath: []), on: shard)
                 try await engine.loop.sleep(until: .now + .milliseconds(50))
-                #expect(await long.cancelled().isWithoutRows)
+                #expect(await long.cancelled().isUndone)
                 #expect(try await engine.readPlainly(number, on: shard).rows?[0].int64(0) == 7)
+            }
+        }
+    }
+
+    @Test("a long line of plain reads ends when a commit overtakes it, and by nobody's cancellation but its own")
+    func line() async throws {
+        let gate = CommitGate(at: .afterPrepareBeforeDecision)
+        try await EngineShards.withShared { shards in
+            try await shards.engine {
+                $0.faultHook = gate.hook
+                $0.readersMax = 1
+                $0.admissionTimeout = .seconds(60)
+            } _: { engine in
+                let bank = try await engine.makeBank()
+                try await shards.waitUntilSettled()
+                let shard = shards.ids[1]
+                let number = ClientStatement("SELECT 7::bigint", searchPath: [])
+                let sleep = ClientStatement("SELECT pg_sleep(0.5)", searchPath: [])
+
+                // A task that has the connection is cancelled, and gives it back in its own time.
+                let holder = Task { try await engine.evaluate(sleep, on: shard) }
+                try await engine.loop.sleep(until: .now + .milliseconds(100))
+                var reads = try await engine.beginLine(of: 10, number, on: shard)
+                holder.cancel()
+                for read in reads { #expect(try await read.end.rows?[0].int64(0) == 7) }
+
+                // More than a thread's stack would hold, were each called by the one before.
+                async let first = engine.readPlainly(sleep, on: shard)
+                try await engine.loop.sleep(until: .now + .milliseconds(100))
+                reads = try await engine.beginLine(of: 20_000, number, on: shard)
+                gate.arm()
+                let transfer = Task { try await bank.transfer(10, from: 0, to: 1) }
+                _ = try await gate.arrival()
+                for read in reads { #expect(await read.end.isUndone) }
+                #expect(await first.isUndone)
+                gate.open()
+                _ = try await transfer.value
+            }
+        }
+    }
+
+    @Test("what waited too long is told at once, and not tried a second time")
+    func tooLong() async throws {
+        try await EngineShards.withShared { shards in
+            try await shards.engine {
+                $0.readersMax = 1
+                $0.statementTimeout = .seconds(1)
+                $0.admissionTimeout = .milliseconds(200)
+            } _: { engine in
+                try await shards.waitUntilSettled()
+                let shard = shards.ids[0]
+                async let slow = engine.readPlainly(ClientStatement("SELECT pg_sleep(5)", searchPath: []), on: shard)
+                try await engine.loop.sleep(until: .now + .milliseconds(100))
+                let waiting = await engine.readPlainly(ClientStatement("SELECT 1", searchPath: []), on: shard)
+                #expect(waiting.failure?.sqlState == .tooManyConnections)
+                #expect(await slow.failure?.sqlState == .queryCanceled)
             }
         }
     }
@@ -88,9 +144,9 @@ import TransactionCore
                     #expect(await client.failure("SELECT nope FROM t WHERE id = 1") == "42703")
                     #expect(try await client.text("SELECT v FROM t WHERE id = 3") == "33")
                 }
-                let before = await served.engine.currentStatistics().reads
+                let before = await served.engine.currentStatistics().plainReads
                 try await client.text("SELECT v FROM t WHERE id = 3")
-                #expect(await served.engine.currentStatistics().reads == before + 1)
+                #expect(await served.engine.currentStatistics().plainReads == before + 1)
                 // A change of the schema, and of settings, is seen by the next one.
                 try await client.text("ALTER TABLE t RENAME COLUMN v TO w")
                 #expect(await client.failure("SELECT v FROM t WHERE id = 3") == "42703")
@@ -153,43 +209,49 @@ import TransactionCore
     }
 }
 
-/// What became of a plain read.
-private enum PlainOutcome: Sendable {
-    case rows(SQLResult)
-    case withoutRows
-    case notBegun
-
-    init(_ result: SQLResult?) { self = result.map(PlainOutcome.rows) ?? .withoutRows }
-
-    var rows: SQLResult? { if case .rows(let rows) = self { rows } else { nil } }
-    var isWithoutRows: Bool { if case .withoutRows = self { true } else { false } }
-    var isNotBegun: Bool { if case .notBegun = self { true } else { false } }
+extension PlainRead.Outcome? {
+    fileprivate var rows: SQLResult? { if case .rows(let rows) = self { rows } else { nil } }
+    fileprivate var isUndone: Bool { if case .undone = self { true } else { false } }
+    fileprivate var failure: TransactionError? { if case .failed(let error) = self { error } else { nil } }
 }
 
 /// A plain read that was begun, and its end.
 private struct BegunRead: Sendable {
     let read: PlainRead
     let engine: TransactionEngine
-    let end: AsyncStream<PlainOutcome>
+    let ends: AsyncStream<PlainRead.Outcome>
 
-    func cancelled() async -> PlainOutcome {
+    var end: PlainRead.Outcome? {
+        get async {
+            for await outcome in ends { return outcome }
+            return nil
+        }
+    }
+
+    func cancelled() async -> PlainRead.Outcome? {
         engine.loop.execute { read.cancel() }
-        for await outcome in end { return outcome }
-        return .notBegun
+        return await end
     }
 }
 
 extension TransactionEngine {
-    fileprivate func readPlainly(_ statement: ClientStatement, on shard: ShardID) async -> PlainOutcome {
+    /// Nil when it would not count.
+    fileprivate func readPlainly(_ statement: ClientStatement, on shard: ShardID) async -> PlainRead.Outcome? {
         await withCheckedContinuation { continuation in
-            let read = beginPlainRead(statement, on: shard) { continuation.resume(returning: PlainOutcome($0)) }
-            if read == nil { continuation.resume(returning: .notBegun) }
+            let read = beginPlainRead(statement, on: shard) { continuation.resume(returning: $0) }
+            if read == nil { continuation.resume(returning: nil) }
         }
     }
 
+    fileprivate func beginLine(
+        of count: Int, _ statement: ClientStatement, on shard: ShardID
+    ) throws -> [BegunRead] {
+        try (0..<count).map { _ in try beginWaiting(statement, on: shard) }
+    }
+
     fileprivate func beginWaiting(_ statement: ClientStatement, on shard: ShardID) throws -> BegunRead {
-        let (end, outcomes) = AsyncStream.makeStream(of: PlainOutcome.self)
-        let read = try #require(beginPlainRead(statement, on: shard) { outcomes.yield(PlainOutcome($0)) })
-        return BegunRead(read: read, engine: self, end: end)
+        let (ends, outcomes) = AsyncStream.makeStream(of: PlainRead.Outcome.self)
+        let read = try #require(beginPlainRead(statement, on: shard) { outcomes.yield($0) })
+        return BegunRead(read: read, engine: self, ends: ends)
     }
 }
