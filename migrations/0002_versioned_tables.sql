@@ -7,6 +7,9 @@
 --
 -- A row whose xmin is older than every transaction to undo has not been changed by one of them (the later writer of a
 -- row has the larger timestamp, R7). The as-of view asks that first, so an untouched row costs one comparison.
+--
+-- A COPY's rows come in numbers. Where begin_copy (0006) allows it, the coordinator writes their entries, many to a row
+-- of the undo table with the keys in arrays, in the same transaction; the trigger stands aside for it.
 
 CREATE TABLE meridian.versioned_table (
     id integer GENERATED ALWAYS AS IDENTITY PRIMARY KEY,
@@ -41,22 +44,26 @@ $$;
 
 -- The columns of a table as the generated code needs them: name, undo column (named after the column's number, which
 -- outlives renaming), the type below any domain, because an entry for an absent row leaves columns NULL, the collation
--- where it is not the type's own, and the type as declared.
+-- where it is not the type's own, the type as declared, and that of its values in an array. This one is NULL where the
+-- text of a value might give another one there than in COPY (an array would become a dimension, and a value of
+-- `interval hour` is read by its type alone and cut down afterwards), or unnest would give several columns.
 CREATE FUNCTION meridian.column_definition(relation regclass)
-RETURNS TABLE (number smallint, name name, undo name, type text, collation text, declared text)
+RETURNS TABLE (number smallint, name name, undo name, type text, collation text, declared text, list text)
 LANGUAGE sql STABLE AS $$
     SELECT a.attnum, a.attname, ('a' || a.attnum)::name, format_type(base.oid, base.typmod),
         CASE WHEN a.attcollation <> base.typcollation THEN ' COLLATE ' || a.attcollation::regcollation ELSE '' END,
-        format_type(a.atttypid, a.atttypmod)
+        format_type(a.atttypid, a.atttypmod),
+        CASE WHEN base.typarray <> 0 AND base.typdelim = ',' AND base.typtype <> 'c'
+            AND (base.oid <> 'interval'::regtype OR base.typmod < 0) THEN format_type(base.oid, base.typmod) || '[]' END
     FROM pg_attribute AS a, LATERAL (
         WITH RECURSIVE below AS (
-            SELECT t.oid, a.atttypmod AS typmod, t.typtype, t.typbasetype, t.typtypmod, t.typcollation
+            SELECT t.*, a.atttypmod AS typmod
             FROM pg_type AS t WHERE t.oid = a.atttypid
             UNION ALL
-            SELECT t.oid, below.typtypmod, t.typtype, t.typbasetype, t.typtypmod, t.typcollation
+            SELECT t.*, below.typtypmod
             FROM below JOIN pg_type AS t ON t.oid = below.typbasetype WHERE below.typtype = 'd'
         )
-        SELECT oid, typmod, typcollation FROM below WHERE typtype <> 'd'
+        SELECT * FROM below WHERE typtype <> 'd'
     ) AS base
     WHERE a.attrelid = $1 AND a.attnum > 0 AND NOT a.attisdropped
     ORDER BY a.attnum
@@ -64,6 +71,19 @@ $$;
 
 CREATE FUNCTION meridian.primary_key(relation regclass) RETURNS smallint[] LANGUAGE sql STABLE AS $$
     SELECT coalesce((SELECT conkey FROM pg_constraint WHERE conrelid = $1 AND contype = 'p'), '{}')
+$$;
+
+-- The columns of a table's undo table: an old row's, and where the key allows it one for the keys of a COPY's rows.
+CREATE FUNCTION meridian.undo_column(relation regclass) RETURNS TABLE (number smallint, name name, type text)
+LANGUAGE sql STABLE AS $$
+    SELECT c.number, c.undo, c.type || c.collation FROM meridian.column_definition($1) AS c
+    UNION ALL
+    SELECT c.number, ('k' || c.number)::name, c.list || c.collation
+    FROM (
+        SELECT d.*, bool_and(d.list IS NOT NULL) OVER () AS has_lists FROM meridian.column_definition($1) AS d
+        WHERE d.number = ANY (meridian.primary_key($1))
+    ) AS c
+    WHERE c.has_lists
 $$;
 
 CREATE FUNCTION meridian.leaves(relation regclass) RETURNS SETOF regclass LANGUAGE sql STABLE AS $$
@@ -113,7 +133,19 @@ DECLARE
     grantee text;
     suffix text;
     body text;
+    -- The condition is for begin_copy. Any role could make the setting, so it counts in the owner's own sessions only.
     insert_body CONSTANT text := $sql$
+BEGIN
+    IF pg_catalog.current_setting('meridian.copied', true) OPERATOR(pg_catalog.=) %20$L
+        AND SESSION_USER OPERATOR(pg_catalog.=) CURRENT_USER THEN
+        RETURN NULL;
+    END IF;
+    INSERT INTO %1$s (slot, xid, existed, %2$s)
+    VALUES (meridian.undo_slot(), pg_catalog.pg_current_xact_id(), false, %3$s);
+    RETURN NULL;
+END
+$sql$;
+    insert_body_without_key CONSTANT text := $sql$
 BEGIN
     INSERT INTO %1$s (slot, xid, existed, %2$s)
     VALUES (meridian.undo_slot(), pg_catalog.pg_current_xact_id(), false, %3$s);
@@ -176,7 +208,8 @@ $sql$;
 BEGIN
     RETURN QUERY SELECT DISTINCT ON (%2$s) entry.existed, %6$s
     FROM meridian.undone() AS newer CROSS JOIN LATERAL (
-        SELECT * FROM %1$s AS undo
+        SELECT undo.existed, %18$s
+        FROM %1$s AS undo LEFT JOIN LATERAL %19$s ON true
         WHERE undo.xid = newer.xid AND undo.slot = newer.undo_slot OFFSET 0
     ) AS entry
     ORDER BY %2$s, newer.ts, entry.existed DESC;
@@ -250,18 +283,25 @@ BEGIN
         string_agg(format('%I %s', c.undo, c.type), ', '),                                  -- 14 a1 bigint
         string_agg(format('%I%s', c.undo, c.collation), ', ') FILTER (WHERE is_key),        -- 15 a1
         format('%I.%I', 'meridian_diff_' || versioned.schema, versioned.name),              -- 16 differences
-        string_agg(quote_ident(c.name), ', ') FILTER (WHERE is_key)                         -- 17 id
+        string_agg(quote_ident(c.name), ', ') FILTER (WHERE is_key),                        -- 17 id
+        string_agg(CASE WHEN c.list_name IS NULL THEN 'undo.' || quote_ident(c.undo)
+            ELSE format('coalesce(copied.%I, undo.%I) AS %2$I', c.list_name, c.undo) END, ', '), -- 18 undo.a1
+        CASE WHEN count(c.list_name) = 0 THEN '(SELECT) AS copied'
+            ELSE format('unnest(%s) AS copied (%s)', string_agg('undo.' || quote_ident(c.list_name), ', '),
+                string_agg(quote_ident(c.list_name), ', ')) END,                            -- 19 unnest(undo.k1)
+        versioned.id::text                                                                  -- 20
     ] INTO arguments
     FROM pg_class AS r JOIN pg_namespace AS n ON n.oid = r.relnamespace,
         LATERAL (
-            SELECT d.*, NOT has_key OR d.number = ANY (versioned.key) AS is_key
+            SELECT d.*, NOT has_key OR d.number = ANY (versioned.key) AS is_key, l.name AS list_name
             FROM meridian.column_definition($1) AS d
+                LEFT JOIN meridian.undo_column($1) AS l ON l.number = d.number AND l.name <> d.undo
         ) AS c
     WHERE r.oid = $1 GROUP BY n.nspname, r.relname;
 
     EXECUTE format('DROP FUNCTION IF EXISTS %s()', undone);
     FOR suffix, body IN VALUES
-        ('insert', insert_body), ('truncate', truncate_body),
+        ('truncate', truncate_body), ('insert', CASE WHEN has_key THEN insert_body ELSE insert_body_without_key END),
         ('update', CASE WHEN has_key THEN update_body ELSE update_body_without_key END),
         ('delete', CASE WHEN has_key THEN delete_body ELSE delete_body_without_key END)
     LOOP
@@ -362,18 +402,20 @@ BEGIN
 
     FOR change IN
         SELECT format('DROP COLUMN %I', u.attname) FROM pg_attribute AS u
-        WHERE u.attrelid = undo_table AND u.attname ~ '^a\d+$' AND NOT u.attisdropped
-            AND u.attname NOT IN (SELECT c.undo FROM meridian.column_definition($1) AS c)
+        WHERE u.attrelid = undo_table AND u.attname ~ '^[ak]\d+$' AND NOT u.attisdropped
+            AND u.attname NOT IN (SELECT c.name FROM meridian.undo_column($1) AS c)
         UNION ALL
         SELECT CASE WHEN u.name IS NULL
             -- Older rows show in an added column what the table shows in its older rows.
-            THEN format('ADD COLUMN %I %s%s', c.undo, c.type, c.collation)
-                || CASE WHEN t.atthasmissing THEN format(' DEFAULT %L', (t.attmissingval::text::text[])[1]) ELSE '' END
-            ELSE format('ALTER COLUMN %1$I TYPE %2$s%3$s USING %1$I::%2$s', c.undo, c.type, c.collation) END
-        FROM meridian.column_definition($1) AS c
+            THEN format('ADD COLUMN %I %s', c.name, c.type)
+                || CASE WHEN t.atthasmissing AND c.name ~ '^a'
+                    THEN format(' DEFAULT %L', (t.attmissingval::text::text[])[1]) ELSE '' END
+            ELSE format('ALTER COLUMN %1$I TYPE %2$s USING %1$I::%3$s', c.name, c.type,
+                split_part(c.type, ' COLLATE ', 1)) END
+        FROM meridian.undo_column($1) AS c
             JOIN pg_attribute AS t ON t.attrelid = $1 AND t.attnum = c.number
-            LEFT JOIN meridian.column_definition(undo_table) AS u ON u.name = c.undo
-        WHERE u.name IS NULL OR (u.type, u.collation) <> (c.type, c.collation)
+            LEFT JOIN meridian.column_definition(undo_table) AS u ON u.name = c.name
+        WHERE u.name IS NULL OR u.type || u.collation <> c.type
     LOOP
         EXECUTE format('ALTER TABLE %s %s', undo_table, change);
     END LOOP;

@@ -7,32 +7,48 @@ import TransactionEngine
 /// Takes the rows of one COPY FROM STDIN to their shards, in the client's transaction.
 ///
 /// For a sharded table the data is split by rows; another one's goes as it is to the shard that has it, or to all.
+///
+/// Where the rows' keys can be read here, the undo log is told of them by this and not by a trigger for each row, which
+/// costs several times what the row itself does (`meridian.begin_copy`). A shard's session is busy with its COPY, so
+/// the keys are kept until that ends; when there are many, it is ended and another one begun.
 struct CopyIn: Sendable {
     typealias Evaluate = @Sendable (SQLStatement) async throws(TransactionError) -> SQLResult
 
     /// Where the data goes.
     private enum Destination {
-        case split(CopySplitter)
+        /// By the values of a column, the shard key.
+        case split(ColumnDefinition, at: Int)
         /// Places among the shards.
         case whole([Int])
     }
 
     /// So much is gathered for a shard before it is sent.
     private static let bytesPerWrite = 65_536
+    /// So many bytes of keys, some 100,000 of them, are kept for a shard.
+    private static let keyBytesMax = 1 << 20
 
     private let writer: ReadWriteTransaction
     private let text: String
     private let shards: [ShardID]
     private let key: ColumnDefinition?
+    private let table: TableName
+    private let primaryKey: [String]
     private let isBinary: Bool
     private let evaluate: Evaluate
-    /// Nil when all data goes to ``places``.
+    /// Nil when all data goes to ``places`` as it is.
     private var splitter: CopySplitter?
     private let places: [Int]
-    /// By the shard's place: its COPY, once it has begun, and what it is to be sent.
+    /// The rows go to several shards.
+    private let isSplit: Bool
+    /// By the shard's place: its COPY, once it has begun, what it is to be sent, and how many rows those before it had.
     private var copies: [ShardCopy?]
-    private var outputs: [[UInt8]]
-    /// The shards that have been sent the preamble.
+    private var parts: [CopyPart]
+    private var rowCounts: [Int]
+    /// By the shard's place: what adds entries to its undo log. A shard that is not here does that by itself.
+    private var undo: [Int: String] = [:]
+    /// The shards may be asked to leave their undo logs to this.
+    private var keepsUndo: Bool
+    /// The shards whose COPY has been sent the preamble.
     private var hasPreamble: Set<Int> = []
     /// By the shard's place, for rows in binary.
     private var translations: [TransactionEngine.RowTranslation?]
@@ -48,16 +64,31 @@ struct CopyIn: Sendable {
         _ catalog: Catalog, _ writer: ReadWriteTransaction, _ engine: TransactionEngine, evaluate: @escaping Evaluate
     ) async throws(TransactionError) {
         (self.writer, self.text, self.evaluate) = (writer, text, evaluate)
+        (self.table, primaryKey) = (table.name, table.primaryKey)
         shards = catalog.buckets.shards
-        (copies, outputs, translations) = (shards.map { _ in nil }, shards.map { _ in [] }, shards.map { _ in nil })
         key = table.shardKey
         let dialect = CopyDialect(command.options)
         isBinary = dialect?.format == .binary
-        switch try Self.destination(dialect, table, columns, catalog) {
-        case .split(let splitter): (self.splitter, places) = (splitter, [0])
-        case .whole(let places): (splitter, self.places) = (nil, places)
+        let destination = try Self.destination(dialect, table, columns, catalog)
+        switch destination {
+        case .split: (isSplit, places) = (true, [0])
+        case .whole(let places): (isSplit, self.places) = (false, places)
         }
+        keepsUndo = places.count == 1 && Self.canKeepUndo(of: table, command, dialect, columns)
+        (copies, translations) = (shards.map { _ in nil }, shards.map { _ in nil })
+        rowCounts = shards.map { _ in 0 }
+        parts = shards.map { _ in CopyPart(keyColumns: table.primaryKey.count) }
         for place in places { try await begin(at: place) }
+        if let dialect {
+            let noted = undo.isEmpty ? [] : primaryKey.map { (name: $0, place: columns.firstIndex(of: $0)!) }
+            switch destination {
+            case .split(let key, let column):
+                splitter = CopySplitter(dialect, key: key, at: column, buckets: catalog.buckets, noting: noted)
+            case .whole(let places) where !noted.isEmpty:
+                splitter = CopySplitter(dialect, to: places[0], noting: noted)
+            case .whole: break
+            }
+        }
         if isBinary { try await prepareTranslations(engine, table, columns) }
         guard dialect == nil else { return }
         throw TransactionError(
@@ -107,8 +138,23 @@ struct CopyIn: Sendable {
             }
         }
         // Options that make no sense are refused by the server.
-        guard let dialect else { return .whole([0]) }
-        return .split(CopySplitter(dialect, key: key, at: column, buckets: catalog.buckets))
+        return dialect == nil ? .whole([0]) : .split(key, at: column)
+    }
+
+    /// The options that leave every row one of the table, and its key one of the data.
+    private static let plainOptions: Set<String> = [
+        "format", "delimiter", "null", "header", "quote", "escape", "force_not_null", "force_null", "encoding",
+        "freeze",
+    ]
+
+    /// Whether the key of each row that is stored can be read from the data, and no other row is in it: keys in binary
+    /// are not what a literal of an array takes, and defaults are made by the shard. The shard knows the rest.
+    private static func canKeepUndo(
+        of table: TableDefinition, _ command: CopyCommand, _ dialect: CopyDialect?, _ columns: [String]
+    ) -> Bool {
+        guard let dialect, dialect.format != .binary else { return false }
+        return table.isVersioned && !table.primaryKey.isEmpty && table.primaryKey.allSatisfy(columns.contains)
+            && !command.hasFilter && plainOptions.isSuperset(of: command.options.keys)
     }
 
     private static func unknownKey(of table: TableDefinition, _ key: ColumnDefinition) -> TransactionError {
@@ -138,7 +184,35 @@ struct CopyIn: Sendable {
     var format: CopyFormat { copies[places[0]]!.format }
 
     private mutating func begin(at place: Int) async throws(TransactionError) {
+        if keepsUndo, rowCounts[place] == 0 { undo[place] = try await undoStatement(at: place) }
         copies[place] = try await writer.copyIn(text, after: [], on: shards[place])
+    }
+
+    /// Asks a shard to leave its undo log to this.
+    private mutating func undoStatement(at place: Int) async throws(TransactionError) -> String? {
+        let names = CopyKeys.literal(of: primaryKey)
+        let answer = try await writer.execute(
+            SQLStatement("SELECT meridian.begin_copy($1::text::regclass, $2)", [.text("\(table)"), .text(names)]),
+            on: shards[place])
+        do throws(ShardError) {
+            keepsUndo = try !answer[0].isNull(0)
+            return keepsUndo ? try answer[0].text(0) : nil
+        } catch {
+            throw TransactionError(error, shard: shards[place])
+        }
+    }
+
+    /// Ends the COPY of a shard, and has its undo log told of the rows.
+    private mutating func end(at place: Int, isLast: Bool) async throws(TransactionError) {
+        if let copy = copies[place] {
+            copies[place] = nil
+            hasPreamble.remove(place)
+            do throws(TransactionError) { rowCounts[place] += try await copy.finish() } catch { throw told(error) }
+        }
+        guard let entry = undo[place] else { return }
+        var statements = parts[place].keys.take().map { literals in SQLStatement(entry, literals.map { .text($0) }) }
+        if isLast { statements.append("SELECT meridian.end_copy()") }
+        if !statements.isEmpty { _ = try await writer.execute(statements, on: shards[place]) }
     }
 
     // MARK: Data
@@ -146,13 +220,17 @@ struct CopyIn: Sendable {
     /// Takes data, cut anywhere; returns when the shards have taken what they were sent of it.
     mutating func take(_ bytes: some Collection<UInt8> & Sendable) async throws {
         if splitter == nil {
-            for place in places { outputs[place].append(contentsOf: bytes) }
+            for place in places { parts[place].bytes.append(contentsOf: bytes) }
         } else {
             splitter!.append(bytes)
             try await split()
         }
-        for place in shards.indices where outputs[place].count >= Self.bytesPerWrite {
+        for place in shards.indices where parts[place].bytes.count >= Self.bytesPerWrite {
             try await send(to: place, isLast: false)
+        }
+        for place in undo.keys where parts[place].keys.byteCount >= Self.keyBytesMax {
+            try await send(to: place, isLast: true)
+            try await end(at: place, isLast: false)
         }
     }
 
@@ -162,17 +240,12 @@ struct CopyIn: Sendable {
     mutating func finish() async throws -> Int {
         splitter?.finish()
         try await split()
-        for place in shards.indices where !outputs[place].isEmpty || copies[place] != nil {
+        for place in shards.indices where !parts[place].bytes.isEmpty || copies[place] != nil {
             try await send(to: place, isLast: true)
         }
-        var rows: [Int] = []
-        for place in shards.indices {
-            guard let copy = copies[place] else { continue }
-            copies[place] = nil
-            do throws(TransactionError) { rows.append(try await copy.finish()) } catch { throw told(error) }
-        }
+        for place in shards.indices { try await end(at: place, isLast: true) }
         // Of a table that every shard has, each copied all rows.
-        return splitter == nil ? rows[0] : rows.reduce(0, +)
+        return places.count > 1 ? rowCounts[0] : rowCounts.reduce(0, +)
     }
 
     /// The client has given the copy up; returns the error to tell.
@@ -187,7 +260,7 @@ struct CopyIn: Sendable {
     }
 
     private mutating func split() async throws {
-        while let stop = try splitter?.split(into: &outputs) {
+        while let stop = try splitter?.split(into: &parts) {
             switch stop {
             case .unknown(let key):
                 let place = try await place(of: key)
@@ -215,17 +288,20 @@ struct CopyIn: Sendable {
         if copies[place] == nil { try await begin(at: place) }
         var bytes: [UInt8] = []
         if let splitter, hasPreamble.insert(place).inserted { bytes = splitter.preamble }
-        translations[place]?(&outputs[place])
-        bytes += outputs[place]
-        outputs[place].removeAll(keepingCapacity: true)
+        translations[place]?(&parts[place].bytes)
+        bytes += parts[place].bytes
+        parts[place].bytes.removeAll(keepingCapacity: true)
         if isLast, let splitter { bytes += splitter.postamble }
         do throws(TransactionError) { try await copies[place]!.write(bytes) } catch { throw told(error) }
     }
 
-    /// A shard counts the lines that it was sent, which are not the client's when they were split.
+    /// A shard counts the lines that it was sent, which are not the client's when they were split or sent in several
+    /// COPYs.
     private func told(_ error: TransactionError) -> TransactionError {
         let context = UInt8(ascii: "W")
-        guard splitter != nil, let text = error.reportFields[context] else { return error }
+        guard isSplit || rowCounts.contains(where: { $0 > 0 }), let text = error.reportFields[context] else {
+            return error
+        }
         var told = error
         told.reportFields[context] = text.replacing(/, line \d+/, with: "")
         return told

@@ -1,7 +1,8 @@
 public import Placement
 import TransactionCore
 
-/// Splits the data of a COPY FROM by rows: each goes, as it is, to the shard of its key.
+/// Splits the data of a COPY FROM by rows: each goes, as it is, to the shard of its key, and the values of its primary
+/// key are noted if they are asked for.
 ///
 /// Data is fed in pieces of any size; only a row that is not complete is kept. What every shard must see, in front of
 /// its rows and behind them, is ``preamble`` and ``postamble``.
@@ -24,12 +25,21 @@ public struct CopySplitter: Sendable {
     /// What comes behind the rows: the end of the binary format.
     public private(set) var postamble: [UInt8] = []
 
+    /// What decides where a row goes.
+    private struct ShardKey {
+        let column: ColumnDefinition
+        let type: ShardKeyType
+        let reader: CopyKeyReader
+        /// For each bucket, the shard's place in the map's shards.
+        let owners: [UInt16]
+    }
+
     private let isBinary: Bool
-    private let key: ColumnDefinition
-    private let type: ShardKeyType
-    /// For each bucket, the shard's place in the map's shards.
-    private let owners: [UInt16]
-    private let keyReader: CopyKeyReader
+    /// Nil when all rows go to ``onlyPlace``.
+    private let shardKey: ShardKey?
+    private let onlyPlace: Int
+    /// Of the columns whose values are noted.
+    private let noted: [CopyKeyReader]
     private var scanner: CopyRowScanner
     private var buffer: [UInt8] = []
     /// Where the next row begins.
@@ -45,11 +55,29 @@ public struct CopySplitter: Sendable {
     /// - Parameters:
     ///   - key: the shard key, of a type that has a hash, and its place among the columns copied, from 0.
     ///   - buckets: its shards stand in the order of the outputs.
-    public init(_ dialect: CopyDialect, key: ColumnDefinition, at column: Int, buckets: BucketMap) {
+    ///   - noting: the columns whose values are noted, and their places among those copied.
+    public init(
+        _ dialect: CopyDialect, key: ColumnDefinition, at column: Int, buckets: BucketMap,
+        noting columns: [(name: String, place: Int)] = []
+    ) {
         guard let type = key.shardKeyType else { preconditionFailure("\(key.name) can't be a shard key") }
+        let shardKey = ShardKey(
+            column: key, type: type, reader: CopyKeyReader(dialect, column: column, name: key.name),
+            owners: buckets.owners)
+        self.init(dialect, shardKey, onlyPlace: 0, columns)
+    }
+
+    /// Prepares for a COPY whose rows all go to one output, to note the values of columns.
+    public init(_ dialect: CopyDialect, to place: Int, noting columns: [(name: String, place: Int)]) {
+        self.init(dialect, nil, onlyPlace: place, columns)
+    }
+
+    private init(
+        _ dialect: CopyDialect, _ shardKey: ShardKey?, onlyPlace: Int, _ columns: [(name: String, place: Int)]
+    ) {
         isBinary = dialect.format == .binary
-        (self.key, self.type, owners) = (key, type, buckets.owners)
-        keyReader = CopyKeyReader(dialect, column: column, name: key.name)
+        (self.shardKey, self.onlyPlace) = (shardKey, onlyPlace)
+        noted = columns.map { CopyKeyReader(dialect, column: $0.place, name: $0.name) }
         scanner = CopyRowScanner(dialect)
         headerIsDue = isBinary || dialect.hasHeader
     }
@@ -76,7 +104,7 @@ public struct CopySplitter: Sendable {
     /// Throws 22P04 for data that breaks off the order of rows, with PostgreSQL's words.
     ///
     /// - Returns: what must be known to go on; nil when more data, or nothing, is needed.
-    public mutating func split(into outputs: inout [[UInt8]]) throws(StatementError) -> Stop? {
+    public mutating func split(into outputs: inout [CopyPart]) throws(StatementError) -> Stop? {
         let bytes = buffer
         let result = bytes.withUnsafeBufferPointer { pointer -> Result<Stop?, StatementError> in
             do throws(StatementError) {
@@ -91,7 +119,7 @@ public struct CopySplitter: Sendable {
     // MARK: Text and CSV
 
     private mutating func splitLines(
-        _ bytes: UnsafeBufferPointer<UInt8>, _ outputs: inout [[UInt8]]
+        _ bytes: UnsafeBufferPointer<UInt8>, _ outputs: inout [CopyPart]
     ) throws(StatementError) -> Stop? {
         while !hasEnded {
             // A row whose key was unknown was found before.
@@ -127,7 +155,7 @@ public struct CopySplitter: Sendable {
     private static let signature = Array("PGCOPY\n".utf8) + [0xFF, 0x0D, 0x0A, 0x00]
 
     private mutating func splitBinary(
-        _ bytes: UnsafeBufferPointer<UInt8>, _ outputs: inout [[UInt8]]
+        _ bytes: UnsafeBufferPointer<UInt8>, _ outputs: inout [CopyPart]
     ) throws(StatementError) -> Stop? {
         if headerIsDue, try !takeHeader(bytes) { return endBinary(bytes, &outputs) }
         while !hasEnded, bytes.count - start >= 2 {
@@ -175,9 +203,9 @@ public struct CopySplitter: Sendable {
     }
 
     /// A row that is cut off is the server's to refuse.
-    private mutating func endBinary(_ bytes: UnsafeBufferPointer<UInt8>, _ outputs: inout [[UInt8]]) -> Stop? {
+    private mutating func endBinary(_ bytes: UnsafeBufferPointer<UInt8>, _ outputs: inout [CopyPart]) -> Stop? {
         guard isLast, start < bytes.count else { return nil }
-        outputs[0] += bytes[start...]
+        outputs[0].bytes += bytes[start...]
         start = bytes.count
         return nil
     }
@@ -186,51 +214,63 @@ public struct CopySplitter: Sendable {
 
     /// Puts a row out; `row` is where it is written, and `whole` with the end of its line.
     private mutating func put(
-        _ bytes: UnsafeBufferPointer<UInt8>, _ row: Range<Int>, _ whole: Range<Int>, _ outputs: inout [[UInt8]]
+        _ bytes: UnsafeBufferPointer<UInt8>, _ row: Range<Int>, _ whole: Range<Int>, _ outputs: inout [CopyPart]
     ) -> Stop? {
         if headerIsDue {
             headerIsDue = false
             preamble = Array(bytes[whole])
             return nil
         }
-        let place: Place
-        if let decided {
-            place = decided
-            self.decided = nil
-        } else {
-            switch keyReader.key(of: bytes, row) {
-            case .missing, .null: place = .none
-            case .plain(let field):
-                guard let hash = hash(UnsafeBufferPointer(rebasing: bytes[field])) else {
-                    return .unknown(key: Array(bytes[field]))
-                }
-                place = .hash(hash)
-            case .decoded(let value):
-                guard let hash = value.withUnsafeBufferPointer({ hash($0) }) else {
-                    return .unknown(key: value)
-                }
-                place = .hash(hash)
-            }
+        var output = onlyPlace
+        if let shardKey {
+            guard let place = decided ?? place(of: bytes, row, shardKey) else { return unknown(bytes, row, shardKey) }
+            decided = nil
+            if case .hash(let hash) = place { output = Int(shardKey.owners[BucketMap.bucket(ofHash: hash)]) }
         }
-        outputs[output(of: place)] += UnsafeBufferPointer(rebasing: bytes[whole])
+        outputs[output].bytes += UnsafeBufferPointer(rebasing: bytes[whole])
+        if !noted.isEmpty { note(bytes, row, &outputs[output].keys) }
         return nil
     }
 
-    private func output(of place: Place) -> Int {
-        switch place {
-        case .none: 0
-        case .hash(let hash): Int(owners[BucketMap.bucket(ofHash: hash)])
+    /// Of a row that lacks a value, which the server will refuse, nothing is noted.
+    private func note(_ bytes: UnsafeBufferPointer<UInt8>, _ row: Range<Int>, _ keys: inout CopyKeys) {
+        for (index, reader) in noted.enumerated() {
+            switch reader.key(of: bytes, row) {
+            case .missing, .null: break
+            case .plain(let field): keys.append(UnsafeBufferPointer(rebasing: bytes[field]), to: index)
+            case .decoded(let value): value.withUnsafeBufferPointer { keys.append($0, to: index) }
+            }
+        }
+        keys.endRow()
+    }
+
+    /// Nil when only the server can tell.
+    private func place(
+        of bytes: UnsafeBufferPointer<UInt8>, _ row: Range<Int>, _ key: ShardKey
+    ) -> Place? {
+        switch key.reader.key(of: bytes, row) {
+        case .missing, .null: Place.none
+        case .plain(let field): hash(UnsafeBufferPointer(rebasing: bytes[field]), key).map { .hash($0) }
+        case .decoded(let value): value.withUnsafeBufferPointer { hash($0, key) }.map { .hash($0) }
+        }
+    }
+
+    private func unknown(_ bytes: UnsafeBufferPointer<UInt8>, _ row: Range<Int>, _ key: ShardKey) -> Stop? {
+        switch key.reader.key(of: bytes, row) {
+        case .missing, .null: nil
+        case .plain(let field): .unknown(key: Array(bytes[field]))
+        case .decoded(let value): .unknown(key: value)
         }
     }
 
     /// The hash of the value that will be stored; nil when only the server can tell.
-    private func hash(_ value: UnsafeBufferPointer<UInt8>) -> Int64? {
-        if !isBinary, type.family == .integer, let number = Self.shortNumber(value) {
+    private func hash(_ value: UnsafeBufferPointer<UInt8>, _ key: ShardKey) -> Int64? {
+        if !isBinary, key.type.family == .integer, let number = Self.shortNumber(value) {
             // Out of the column's range, the server refuses it wherever it is.
             return ShardKeyHash.hash(number)
         }
-        guard key.stores(value) else { return nil }
-        return type.hash(value, isBinary ? .binary : .text)
+        guard key.column.stores(value) else { return nil }
+        return key.type.hash(value, isBinary ? .binary : .text)
     }
 
     /// The usual way to write an integer, read without allocating.

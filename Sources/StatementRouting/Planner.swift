@@ -108,6 +108,15 @@ struct Planner {
             throw .unsupported(
                 "WHERE CURRENT OF is not supported", hint: "name the row by its primary key")
         }
+        let sets = analyzer.functions.contains { use in
+            use.name.name == "set_config" && [nil, "pg_catalog"].contains(use.name.schema)
+        }
+        if sets, !analyzer.uses.isEmpty {
+            // What it sets would stay in a session that others share, and might be a setting that only Meridian makes.
+            throw .unsupported(
+                "set_config in a statement with tables is not supported",
+                hint: "call it as a column of a SELECT without tables")
+        }
         // As many as a message can bind.
         if let number = analyzer.parameters.keys.first(where: { !(1...65_535).contains($0) }) {
             throw StatementError(.undefinedParameter, "there is no parameter $\(number)")

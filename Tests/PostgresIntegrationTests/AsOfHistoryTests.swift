@@ -151,7 +151,15 @@ private struct HistoryRun {
         let (name, key) = (tables[table].quotedName, randomKey(writer))
         let target = "\(name) SET v = v + 1"
         let condition = "WHERE (\(tables[table].columns)) = \(tables[table].key(key))"
-        switch Int.random(in: 0..<12, using: &generator) {
+        switch Int.random(in: 0..<14, using: &generator) {
+        case 12...13:
+            let keys = (0..<3).map { _ in randomKey(writer) }
+            let value = Int.random(in: 0..<100, using: &generator)
+            let added = Set(keys).filter { key in !state[table].contains { $0.key == key } }
+                .map { ModelRow(key: $0, value: value) }
+            guard tables[table].hasKey, !added.isEmpty else { break }
+            try await copy(added, into: tables[table], connection)
+            state[table] += added
         case 0...3:
             let value = Int.random(in: 0..<100, using: &generator)
             let values = "\(tables[table].key(key).dropLast()), \(value))"
@@ -195,6 +203,28 @@ private struct HistoryRun {
             }
         }
         writers[writer].state = state
+    }
+
+    /// Copies rows in as a node does that writes their undo entries itself.
+    private func copy(_ rows: [ModelRow], into table: HistoryTable, _ connection: ShardConnection) async throws {
+        let columns = table.columns.split(separator: ", ").map(String.init)
+        let keys = rows.map { row in
+            table.key(row.key).dropFirst().dropLast().split(separator: ", ").map { $0.replacing("'", with: "") }
+        }
+        let begin = try await connection.run([
+            SQLStatement(
+                "SELECT meridian.begin_copy($1::text::regclass, $2)",
+                [.text(table.quotedName), .text("{\(columns.joined(separator: ","))}")])
+        ])
+        let entry = try begin[0][0].text(0)
+        let sink = try await connection.copyIn("COPY \(table.quotedName) FROM STDIN")
+        try await sink.write(
+            Array(zip(rows, keys).map { ($1 + ["\($0.value)"]).joined(separator: "\t") + "\n" }.joined().utf8))
+        _ = try await sink.finish()
+        let lists = columns.indices.map { column in
+            SQLParameter.text("{" + keys.map { $0[column] }.joined(separator: ",") + "}")
+        }
+        _ = try await connection.run([SQLStatement(entry, lists), "SELECT meridian.end_copy()"])
     }
 
     /// Ends a transaction: rolled back, committed, or prepared and committed later.

@@ -77,7 +77,24 @@ import TransactionCore
                 try await connection.commit(at: 1000, "INSERT INTO p SELECT i, i FROM generate_series(8, 11) AS i")
                 try await connection.commit(at: 2000, "UPDATE p SET id = id - 2")
                 try await connection.commit(at: 3000, "TRUNCATE low")
+                _ = try await connection.runSimple("BEGIN; SELECT meridian.begin_copy('p', '{id}')")
+                let sink = try await connection.copyIn("COPY p FROM STDIN")
+                try await sink.write(Array("1\t1\n12\t12\n".utf8))
+                _ = try await sink.finish()
+                _ = try await connection.runSimple(
+                    """
+                    INSERT INTO meridian_undo."1_p" (slot, xid, existed, k1)
+                    VALUES (meridian.undo_slot(), pg_current_xact_id(), false, '{1,12}'); SELECT meridian.end_copy()
+                    """)
+                _ = try await connection.run([ShardSchema.logCommit(.at(4000), participants: []), "COMMIT"])
+                #expect(
+                    try await connection.values(
+                        """
+                        SELECT count(*)::text FROM meridian_undo."1_p"
+                        WHERE xid = (SELECT xid FROM meridian.commit_log WHERE ts = 4000)
+                        """) == ["1"])
                 let query = "SELECT id || ' ' || v FROM p ORDER BY id"
+                #expect(try await connection.read(query, at: 4000) == ["1 1", "12 12"])
                 #expect(try await connection.read(query, at: 3000) == [])
                 #expect(try await connection.read(query, at: 2999) == ["6 8", "7 9", "8 10", "9 11"])
                 #expect(try await connection.read(query, at: 1999) == ["8 8", "9 9", "10 10", "11 11"])

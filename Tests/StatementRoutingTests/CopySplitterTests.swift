@@ -20,8 +20,9 @@ import TransactionCore
     ) throws -> Outcome {
         var splitter = CopySplitter(try #require(CopyDialect(options)), key: key, at: column, buckets: buckets)
         var outcome = Outcome()
+        var parts = [CopyPart(), CopyPart(), CopyPart()]
         func drain() throws(StatementError) {
-            while case .unknown(let key) = try splitter.split(into: &outcome.outputs) {
+            while case .unknown(let key) = try splitter.split(into: &parts) {
                 outcome.unknown.append(String(decoding: key, as: UTF8.self))
                 splitter.decide(.hash(ShardKeyHash.hash(Int64(0))))
             }
@@ -36,6 +37,7 @@ import TransactionCore
         } catch {
             outcome.error = error
         }
+        outcome.outputs = parts.map(\.bytes)
         (outcome.preamble, outcome.postamble) = (splitter.preamble, splitter.postamble)
         return outcome
     }
@@ -203,11 +205,27 @@ import TransactionCore
         #expect(open.outputs.reduce([], +) == Array("1,\"open\n".utf8) && open.error == nil)
     }
 
+    @Test("the keys of rows are noted as literals of arrays, with their shard's rows")
+    func keys() throws {
+        var splitter = CopySplitter(CopyDialect(), to: 1, noting: [("w", 2), ("id", 0)])
+        var parts = [CopyPart(), CopyPart(keyColumns: 2)]
+        splitter.append(Array("1\tx\ta b\n-2\tx\tq\"\\\\\n3\tx\tNULL\n4\tx\t\n".utf8))
+        #expect(try splitter.split(into: &parts) == nil)
+        #expect(parts[1].keys.take() == [["{\"a b\",\"q\\\"\\\\\",\"NULL\",\"\"}", "{1,-2,3,4}"]])
+        #expect(parts[1].keys.take() == [] && parts[1].keys.byteCount == 0 && parts[0].bytes.isEmpty)
+        splitter.append(Array((100..<1_100).map { "\($0)\tx\t7\n" }.joined().utf8))
+        #expect(try splitter.split(into: &parts) == nil)
+        let literals = parts[1].keys.take()
+        #expect(literals.count > 2 && literals.allSatisfy { $0[0].utf8.count + $0[1].utf8.count < 2_000 })
+        let ids = literals.map { $0[1].dropFirst().dropLast() }.joined(separator: ",")
+        #expect(ids == (100..<1_100).map { "\($0)" }.joined(separator: ","))
+    }
+
     @Test("no more than an incomplete row is kept")
     func memory() throws {
         var splitter = CopySplitter(
             try #require(CopyDialect([:])), key: Self.number, at: 0, buckets: Self.buckets)
-        var outputs: [[UInt8]] = [[], [], []]
+        var outputs = [CopyPart(), CopyPart(), CopyPart()]
         for id in 0..<10_000 {
             splitter.append(Array("\(id)\tsome value\n\(id)".utf8))
             #expect(try splitter.split(into: &outputs) == nil)
