@@ -28,8 +28,8 @@ import TransactionCore
                 gate.arm()
                 async let overtaken = engine.readPlainly(slowly, on: shard)
                 try await engine.loop.sleep(until: .now + .milliseconds(100))
-                // T1 is prepared and undecided; T2 gets a later timestamp and is acknowledged. What the read is about to
-                // see, T2 without T1, is the state at no timestamp.
+                // T1 is prepared and undecided; T2 gets a later timestamp and is acknowledged. What the read is about
+                // to see, T2 without T1, is the state at no timestamp.
                 let first = Task { try committed(try await bank.transfer(10, from: 0, to: 1)) }
                 let id = try await gate.arrival()
                 #expect(try committed(try await bank.transfer(5, from: 3, to: 5)) > id.commitTimestamp)
