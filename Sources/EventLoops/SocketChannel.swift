@@ -43,6 +43,8 @@ final class SocketChannel: Channel, @unchecked Sendable {
     private var pending = PendingWrites()
     /// The socket takes nothing more until it says so.
     private var isBlocked = false
+    /// Nothing can be written any more.
+    private var isBroken = false
     /// The pipeline wants the next bytes.
     private var isReadWanted = false
     private var watched: Readiness = []
@@ -137,8 +139,12 @@ extension SocketChannel: ReadinessHandler {
         let (outcome, kept) = pending.write(to: socket)
         isBlocked = outcome == .wouldBlock
         for promise in kept { promise.succeed() }
-        if case .failed(let code) = outcome { return failed(IOError(errnoCode: code, reason: "send")) }
-        noteWritability()
+        guard case .failed(let code) = outcome else { return noteWritability() }
+        let error = IOError(errnoCode: code, reason: "send")
+        // Of a connection that is broken the loop hears as well; what the other side said before is read then.
+        guard code == EPIPE || code == ECONNRESET else { return failed(error) }
+        isBroken = true
+        for promise in pending.removeAll() { promise.fail(error) }
     }
 
     private func noteWritability() {
@@ -203,7 +209,7 @@ extension SocketChannel: ChannelCore {
     }
 
     func write0(_ data: NIOAny, promise: EventLoopPromise<Void>?) {
-        guard state == .active else { return promise?.fail(ChannelError.ioOnClosedChannel) ?? () }
+        guard state == .active, !isBroken else { return promise?.fail(ChannelError.ioOnClosedChannel) ?? () }
         pending.append(unwrapData(data, as: ByteBuffer.self), promise)
         noteWritability()
     }
