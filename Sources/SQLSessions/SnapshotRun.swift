@@ -175,26 +175,15 @@ struct MergedRead: Sendable {
 
     /// One column of all rows as a PostgreSQL array.
     static func array(of column: Int, in parts: [SQLResult]) -> String {
-        var bytes: [UInt8] = [UInt8(ascii: "{")]
+        var bytes: [UInt8] = []
         for part in parts {
             part.withRawRows { rows in
                 for row in 0..<rows.count {
-                    if bytes.count > 1 { bytes.append(UInt8(ascii: ",")) }
-                    guard let value = rows[row, column] else {
-                        bytes += "NULL".utf8
-                        continue
-                    }
-                    bytes.append(UInt8(ascii: "\""))
-                    for byte in value {
-                        if byte == UInt8(ascii: "\"") || byte == UInt8(ascii: "\\") { bytes.append(UInt8(ascii: "\\")) }
-                        bytes.append(byte)
-                    }
-                    bytes.append(UInt8(ascii: "\""))
+                    CopyKeys.append(rows[row, column]?.assumingMemoryBound(to: UInt8.self), to: &bytes)
                 }
             }
         }
-        bytes.append(UInt8(ascii: "}"))
-        return String(decoding: bytes, as: UTF8.self)
+        return bytes.isEmpty ? "{}" : String(decoding: bytes, as: UTF8.self) + "}"
     }
 }
 

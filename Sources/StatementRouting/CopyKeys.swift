@@ -55,8 +55,13 @@ public struct CopyKeys: Sendable {
         return values.isEmpty ? "{}" : String(decoding: literal, as: UTF8.self) + "}"
     }
 
-    private static func append(_ value: UnsafeBufferPointer<UInt8>, to literal: inout [UInt8]) {
+    /// Adds an element to the literal of an array, of which the closing brace is left to the caller; nil is NULL.
+    public static func append(_ value: UnsafeBufferPointer<UInt8>?, to literal: inout [UInt8]) {
         literal.append(literal.isEmpty ? UInt8(ascii: "{") : UInt8(ascii: ","))
+        guard let value else {
+            literal += "NULL".utf8
+            return
+        }
         // A number is taken as it is; of other words some would be NULL, or lose blanks.
         if !value.isEmpty, value.allSatisfy({ (0x30...0x39).contains($0) || $0 == UInt8(ascii: "-") }) {
             literal += value
