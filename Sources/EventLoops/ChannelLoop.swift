@@ -42,10 +42,6 @@ final class ChannelLoop: NIOCore.EventLoop {
         return Scheduled(promise: promise) { timer.cancel() }
     }
 
-    func next() -> any NIOCore.EventLoop { self }
-
-    func makeIterator() -> EventLoopIterator { EventLoopIterator([self]) }
-
     func shutdownGracefully(queue: DispatchQueue, _ callback: @escaping @Sendable ((any Error)?) -> Void) {
         queue.async { callback(EventLoopError.unsupportedOperation) }
     }
