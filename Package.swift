@@ -39,6 +39,12 @@ let package = Package(
             name: "ClientAuthentication",
             dependencies: ["TransactionCore", .product(name: "Crypto", package: "swift-crypto")]
         ),
+        .target(
+            name: "Consensus",
+            dependencies: [
+                "TransactionCore", "BoundedTime", .product(name: "DequeModule", package: "swift-collections"),
+            ]
+        ),
         .target(name: "Placement", dependencies: ["TransactionCore"]),
         .target(name: "StatementRouting", dependencies: ["CPgQuery", "Placement", "TransactionCore"]),
 
