@@ -6,8 +6,8 @@ import TransactionCore
 /// A shell owns it, tells it what has happened, and carries out what ``takeOrders(at:)`` returns. Many inputs may come
 /// between two of those: their records then share a flush and their proposals a message.
 ///
-/// Safety rests on ballots and quorums alone (Paxos Made Simple §2). Time decides only who tries to lead, and whether a
-/// leader may read without asking (``readRequested(byLease:at:)``).
+/// Safety rests on ballots and quorums alone (Paxos Made Simple §2). Time decides only who tries to lead, and whether
+/// a leader may read without asking (``readRequested(byLease:at:)``).
 public struct Replica: Sendable {
     public let node: NodeID
     let timing: ConsensusTiming
@@ -59,7 +59,7 @@ public struct Replica: Sendable {
     static let inFlightBytesMax = 16 << 20
     static let queueMax = 16_384
     /// The longest command. A slot is one write and one message on every node.
-    public static let commandBytesMax = 1 << 20
+    public static let commandBytesMax = 4 << 20
     /// How many slots a learner may lack when it becomes a voter.
     static let promotionLagMax: Int64 = 256
 

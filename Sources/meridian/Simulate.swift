@@ -43,8 +43,8 @@ struct Simulate: AsyncParsableCommand {
     @Option(
         help: ArgumentHelp(
             """
-            A mistake to make on purpose: \(PlantedBug.allCases.map(\.rawValue).joined(separator: ", ")); of consensus: \
-            \(ConsensusBug.allCases.map(\.rawValue).joined(separator: ", ")).
+            A mistake to make on purpose: \(PlantedBug.allCases.map(\.rawValue).joined(separator: ", ")); \
+            of consensus: \(ConsensusBug.allCases.map(\.rawValue).joined(separator: ", ")).
             """,
             valueName: "name"))
     var bug: String?
