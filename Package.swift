@@ -45,6 +45,7 @@ let package = Package(
                 "TransactionCore", "BoundedTime", .product(name: "DequeModule", package: "swift-collections"),
             ]
         ),
+        .target(name: "Metadata", dependencies: ["TransactionCore", .product(name: "DequeModule", package: "swift-collections")]),
         .target(name: "Placement", dependencies: ["TransactionCore"]),
         .target(name: "StatementRouting", dependencies: ["CPgQuery", "Placement", "TransactionCore"]),
 
@@ -74,7 +75,24 @@ let package = Package(
                 .product(name: "Metrics", package: "swift-metrics"),
             ]
         ),
+        .target(
+            name: "MetadataStorage",
+            dependencies: [
+                "Consensus", "EventLoops", "TransactionCore", .product(name: "Logging", package: "swift-log"),
+            ]
+        ),
         .target(name: "LocalCluster", dependencies: ["CLinux"]),
+        .target(
+            name: "PeerTransport",
+            dependencies: [
+                "EventLoops", "TransactionCore",
+                .product(name: "DequeModule", package: "swift-collections"),
+                .product(name: "Logging", package: "swift-log"),
+                .product(name: "Metrics", package: "swift-metrics"),
+                .product(name: "NIOCore", package: "swift-nio"),
+                .product(name: "NIOSSL", package: "swift-nio-ssl"),
+            ]
+        ),
         .target(
             name: "Gateway",
             dependencies: [
@@ -88,6 +106,13 @@ let package = Package(
         ),
 
         // Assemblies: what a node is made of, over the shells.
+        .target(
+            name: "ReplicatedMetadata",
+            dependencies: [
+                "BoundedTime", "Consensus", "EventLoops", "Metadata", "MetadataStorage", "PeerTransport",
+                "TransactionCore", .product(name: "Logging", package: "swift-log"),
+            ]
+        ),
         .target(
             name: "ShardSchema", dependencies: ["ShardBackend", "TransactionCore"],
             resources: [.embedInCode("Migrations")]
@@ -126,10 +151,12 @@ let package = Package(
         .executableTarget(
             name: "meridian",
             dependencies: [
-                "BankWorkload", "ClientAuthentication", "EventLoops", "Gateway", "LocalCluster", "SQLSessions",
-                "ShardBackend", "ShardSchema", "SimulationKit", "SystemClock", "TransactionCore", "TransactionEngine",
+                "BankWorkload", "ClientAuthentication", "Consensus", "EventLoops", "Gateway", "LocalCluster", "Metadata",
+                "PeerTransport", "ReplicatedMetadata", "SQLSessions", "ShardBackend", "ShardSchema", "SimulationKit",
+                "SystemClock", "TransactionCore", "TransactionEngine",
                 .product(name: "ArgumentParser", package: "swift-argument-parser"),
                 .product(name: "Logging", package: "swift-log"),
+                .product(name: "NIOCore", package: "swift-nio"),
                 .product(name: "ServiceLifecycle", package: "swift-service-lifecycle"),
                 .product(name: "UnixSignals", package: "swift-service-lifecycle"),
                 .product(name: "Yams", package: "Yams"),
@@ -153,6 +180,14 @@ let package = Package(
                 .product(name: "NIOCore", package: "swift-nio"),
             ],
             path: "Tests/TestSupport"
+        ),
+        .testTarget(
+            name: "ReplicatedMetadataTests",
+            dependencies: [
+                "BoundedTime", "Consensus", "EventLoops", "LocalCluster", "Metadata", "PeerTransport",
+                "ReplicatedMetadata", "SystemClock", "TestSupport", "TransactionCore",
+                .product(name: "Logging", package: "swift-log"),
+            ]
         ),
         .testTarget(name: "TransactionCoreTests", dependencies: ["TransactionCore"]),
         .testTarget(
