@@ -73,7 +73,24 @@ let package = Package(
                 .product(name: "Metrics", package: "swift-metrics"),
             ]
         ),
+        .target(
+            name: "MetadataStorage",
+            dependencies: [
+                "Consensus", "EventLoops", "TransactionCore", .product(name: "Logging", package: "swift-log"),
+            ]
+        ),
         .target(name: "LocalCluster", dependencies: ["CLinux"]),
+        .target(
+            name: "PeerTransport",
+            dependencies: [
+                "EventLoops", "TransactionCore",
+                .product(name: "DequeModule", package: "swift-collections"),
+                .product(name: "Logging", package: "swift-log"),
+                .product(name: "Metrics", package: "swift-metrics"),
+                .product(name: "NIOCore", package: "swift-nio"),
+                .product(name: "NIOSSL", package: "swift-nio-ssl"),
+            ]
+        ),
         .target(
             name: "Gateway",
             dependencies: [
@@ -149,6 +166,7 @@ let package = Package(
             name: "TestSupport",
             dependencies: [
                 "EventLoops", "LocalCluster", "PostgresWire", "ShardBackend", "ShardSchema",
+                .product(name: "Logging", package: "swift-log"),
                 .product(name: "NIOCore", package: "swift-nio"),
             ],
             path: "Tests/TestSupport"
@@ -158,6 +176,7 @@ let package = Package(
             name: "BoundedTimeTests", dependencies: ["BoundedTime", "CLinux", "SystemClock", "TransactionCore"]
         ),
         .testTarget(name: "TwoPhaseCommitTests", dependencies: ["TwoPhaseCommit"]),
+        .testTarget(name: "ConsensusTests", dependencies: ["Consensus", "SimulationKit", "TransactionCore"]),
         .testTarget(
             name: "PostgresWireTests",
             dependencies: ["PostgresWire", "TransactionCore", .product(name: "NIOCore", package: "swift-nio")]
@@ -180,10 +199,25 @@ let package = Package(
             dependencies: ["EventLoops", "LocalCluster", "ShardBackend", "TestSupport", "TransactionCore"]
         ),
         .testTarget(
+            name: "MetadataStorageTests",
+            dependencies: [
+                "Consensus", "EventLoops", "MetadataStorage", "TestSupport", "TransactionCore",
+                .product(name: "Logging", package: "swift-log"),
+            ]
+        ),
+        .testTarget(
             name: "GatewayTests",
             dependencies: [
                 "CLinux", "ClientAuthentication", "EventLoops", "Gateway", "PostgresWire", "TestSupport",
                 "TransactionCore",
+                .product(name: "Logging", package: "swift-log"),
+                .product(name: "NIOCore", package: "swift-nio"),
+            ]
+        ),
+        .testTarget(
+            name: "PeerTransportTests",
+            dependencies: [
+                "EventLoops", "PeerTransport", "TestSupport", "TransactionCore",
                 .product(name: "Logging", package: "swift-log"),
                 .product(name: "NIOCore", package: "swift-nio"),
             ]
