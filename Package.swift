@@ -177,6 +177,7 @@ let package = Package(
             name: "TestSupport",
             dependencies: [
                 "EventLoops", "LocalCluster", "PostgresWire", "ShardBackend", "ShardSchema",
+                .product(name: "Logging", package: "swift-log"),
                 .product(name: "NIOCore", package: "swift-nio"),
             ],
             path: "Tests/TestSupport"
@@ -194,6 +195,7 @@ let package = Package(
             name: "BoundedTimeTests", dependencies: ["BoundedTime", "CLinux", "SystemClock", "TransactionCore"]
         ),
         .testTarget(name: "TwoPhaseCommitTests", dependencies: ["TwoPhaseCommit"]),
+        .testTarget(name: "ConsensusTests", dependencies: ["Consensus", "SimulationKit", "TransactionCore"]),
         .testTarget(
             name: "PostgresWireTests",
             dependencies: ["PostgresWire", "TransactionCore", .product(name: "NIOCore", package: "swift-nio")]
@@ -216,10 +218,25 @@ let package = Package(
             dependencies: ["EventLoops", "LocalCluster", "ShardBackend", "TestSupport", "TransactionCore"]
         ),
         .testTarget(
+            name: "MetadataStorageTests",
+            dependencies: [
+                "Consensus", "EventLoops", "MetadataStorage", "TestSupport", "TransactionCore",
+                .product(name: "Logging", package: "swift-log"),
+            ]
+        ),
+        .testTarget(
             name: "GatewayTests",
             dependencies: [
                 "CLinux", "ClientAuthentication", "EventLoops", "Gateway", "PostgresWire", "TestSupport",
                 "TransactionCore",
+                .product(name: "Logging", package: "swift-log"),
+                .product(name: "NIOCore", package: "swift-nio"),
+            ]
+        ),
+        .testTarget(
+            name: "PeerTransportTests",
+            dependencies: [
+                "EventLoops", "PeerTransport", "TestSupport", "TransactionCore",
                 .product(name: "Logging", package: "swift-log"),
                 .product(name: "NIOCore", package: "swift-nio"),
             ]
