@@ -9,7 +9,7 @@ enum Layer {
         ("CLibPQ", .system), ("CLinux", .system), ("CPgQuery", .system),
         ("TransactionCore", .pure), ("BoundedTime", .pure), ("TwoPhaseCommit", .pure),
         ("PostgresWire", .pure), ("ClientAuthentication", .pure),
-        ("Consensus", .pure), ("Placement", .pure), ("StatementRouting", .pure),
+        ("Consensus", .pure), ("Metadata", .pure), ("Placement", .pure), ("StatementRouting", .pure),
         ("SimulationKit", .simulation),
         ("EventLoops", .loop),
         ("SystemClock", .shell), ("ShardBackend", .shell), ("LocalCluster", .shell),
