@@ -41,7 +41,9 @@ struct ContenderRun {
     }
 
     mutating func step() {
-        if clients.count(where: { !$0.isDead && $0.contender.state != .ended }) < 8, source.number(0...3) == 0 { enter() }
+        if clients.count(where: { !$0.isDead && $0.contender.state != .ended }) < 8, source.number(0...3) == 0 {
+            enter()
+        }
         let active = clients.indices.filter { index in
             !clients[index].outbox.isEmpty || !clients[index].isDead && clients[index].contender.state != .ended
         }
@@ -50,8 +52,8 @@ struct ContenderRun {
         switch source.number(0...99) {
         case 0..<40: deliverCommand(of: index)
         case 40..<60: answerRead(of: index)
-        case 60..<92: deliver(to: index)
-        case 92..<98: if isHolding(index) || source.number(0...9) == 0 { act(index) { $0.release() } }
+        case 60..<80: deliver(to: index)
+        case 80..<98: if isHolding(index) || source.number(0...29) == 0 { act(index) { $0.release() } }
         default: if source.number(0...4) == 0 { die(index) }
         }
     }
