@@ -57,6 +57,9 @@ public struct MetadataPrefix: Hashable, Sendable, CustomStringConvertible {
     /// Whether the key begins with the prefix.
     public func contains(_ key: MetadataKey) -> Bool { key.rawValue.hasPrefix(rawValue) }
 
+    /// Comes before all keys of the prefix, and after all that come before those.
+    var start: MetadataKey { MetadataKey(unchecked: rawValue) }
+
     /// Comes after all keys of the prefix, and before all that come after those: `0` follows `/` in ASCII.
     var end: MetadataKey { MetadataKey(unchecked: rawValue.dropLast() + "0") }
 

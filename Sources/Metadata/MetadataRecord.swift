@@ -39,6 +39,13 @@ extension MetadataRecord {
     }
 }
 
+extension MetadataState {
+    /// All records of a kind, in the order of their keys. What is none of that kind is left out.
+    public func records<Record: MetadataRecord>(_ kind: Record.Type = Record.self) -> [Record] {
+        entries(in: Record.selection).compactMap { Record($0) }
+    }
+}
+
 /// Which cluster this is: the UUID that every shard's database carries too.
 public struct ClusterRecord: MetadataRecord {
     public static let selection = MetadataSelection.key(MetadataKey("/cluster")!)

@@ -56,9 +56,9 @@ extension MetadataState {
             put(key, value, owner: isEphemeral ? session : nil, &changes)
             return .created(key, after: last.flatMap { prefix.contains($0) ? $0 : nil })
         case .delete(let selection):
-            let keys = keys(in: selection)
-            for key in keys { delete(key, &changes) }
-            return .deleted(keys.count)
+            let entries = entries(in: selection)
+            for entry in entries { delete(entry.key, &changes) }
+            return .deleted(entries.count)
         case .read(let query):
             return .read(read(query, &space))
         }
@@ -88,11 +88,11 @@ extension MetadataState {
         changes.append(MetadataChange(key: key, previous: entry.modified, entry: nil, revision: revision))
     }
 
-    private func keys(in selection: MetadataSelection) -> [MetadataKey] {
+    func entries(in selection: MetadataSelection) -> [MetadataEntry] {
         switch selection {
-        case .key(let key): tree[key] == nil ? [] : [key]
+        case .key(let key): tree[key].map { [$0] } ?? []
         case .prefix(let prefix):
-            tree.elements(from: MetadataKey(unchecked: prefix.rawValue)).prefix { prefix.contains($0.key) }.map(\.key)
+            tree.elements(from: prefix.start).prefix { prefix.contains($0.key) }.map(\.value)
         }
     }
 
@@ -114,15 +114,13 @@ extension MetadataState {
         case .get(let key):
             if let entry = tree[key] { _ = take(entry, limit: 1) }
         case .first(let prefix, let after, let limit):
-            let start = MetadataKey(unchecked: prefix.rawValue)
-            for element in tree.elements(from: after.map { max($0, start) } ?? start) {
+            for element in tree.elements(from: max(after ?? prefix.start, prefix.start)) {
                 if element.key == after { continue }
                 guard prefix.contains(element.key), take(element.value, limit: limit) else { break }
             }
         case .last(let prefix, let through, let limit):
-            let end = prefix.end
-            var entry = through < end ? tree[through] : nil
-            entry = entry ?? tree.last(before: min(through, end))?.value
+            var entry = through < prefix.end ? tree[through] : nil
+            entry = entry ?? tree.last(before: min(through, prefix.end))?.value
             while let found = entry, prefix.contains(found.key), take(found, limit: limit) {
                 entry = tree.last(before: found.key)?.value
             }

@@ -45,6 +45,17 @@ import TransactionCore
         #expect(UserRecord(name: String(repeating: "é", count: 31), verifier: "v").key != nil)
     }
 
+    @Test("a state tells all records of a kind in the order of their keys, without what is none")
+    func records() {
+        var subject = Subject()
+        let shards = ["s2", "s10", "s1"].map { ShardRecord(ShardID($0)!, conninfo: "host=\($0)") }
+        for shard in shards { subject.results(.put(shard.key!, shard.value)) }
+        subject.results(.put(key("/shards/S"), []), .put(key("/shards0"), []), .put(key("/catalog"), bytes("8")))
+        #expect(subject.state.records() == [shards[2], shards[1], shards[0]])
+        #expect(subject.state.records(CatalogRecord.self) == [CatalogRecord(version: 8)])
+        #expect(subject.state.records(NodeRecord.self) == [])
+    }
+
     @Test("what is no record is not taken for one")
     func refused() {
         for name in ["/nodes/03", "/nodes/+3", "/nodes/1024", "/nodes/x", "/nodes/3/x"] {

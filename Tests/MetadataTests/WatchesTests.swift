@@ -86,21 +86,22 @@ import TransactionCore
         var observed = Observed()
         let slow = observed.watches.watch(.prefix(.all), after: revision(1)).id
         let idle = observed.watches.watch(.key(key("/b")), after: revision(1)).id
-        let names = (1...100).map { MetadataOperation.put(key("/a/\($0)"), []) }
-        for _ in 1...102 {
+        let names = (1...64).map { MetadataOperation.put(key("/a/\($0)"), []) }
+        for _ in 1...160 {
             let number = observed.subject.next()
             let changes = observed.subject.apply(.transaction(number, MetadataTransaction(then: names))).changes
             _ = observed.watches.applied(changes, at: observed.subject.state.revision)
         }
-        // 100 of the revisions 2 ... 103 are kept.
-        #expect(observed.subject.state.history.completeAfter == revision(3))
-        #expect(throws: CompactedError(completeAfter: revision(3))) { try observed.take(slow) }
+        // Of the revisions 2 ... 161 there is room for 156, and a quarter of one more.
+        #expect(observed.subject.state.history.completeAfter == revision(5))
+        #expect(observed.subject.state.history.changes.count == 156 * 64)
+        #expect(throws: CompactedError(completeAfter: revision(5))) { try observed.take(slow) }
         #expect(try observed.take(slow) == [], "the watch is over")
         #expect(observed.put("/b") == [idle])
-        #expect(try observed.take(idle) == ["/b@104"], "one that only waited has missed nothing")
-        #expect(try observed.subject.state.changes(after: revision(4), of: .key(key("/a/7"))).count == 99)
-        #expect(throws: CompactedError(completeAfter: revision(4))) {
-            try observed.subject.state.changes(after: revision(3), of: .key(key("/a/7")))
+        #expect(try observed.take(idle) == ["/b@162"], "one that only waited has missed nothing")
+        #expect(try observed.subject.state.changes(after: revision(5), of: .key(key("/a/7"))).count == 156)
+        #expect(throws: CompactedError(completeAfter: revision(5))) {
+            try observed.subject.state.changes(after: revision(4), of: .key(key("/a/7")))
         }
     }
 
