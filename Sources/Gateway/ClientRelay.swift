@@ -92,11 +92,10 @@ private final class RelayedConnection: @unchecked Sendable {
 
     private func refuse(_ reason: String) {
         var writer = BackendWriter(capacity: 256)
-        writer.write(
-            .errorResponse(
-                ErrorFields(
-                    .fatal, .cannotConnectNow, "no node serves clients at the moment", detail: reason,
-                    hint: "try again in a moment")))
+        writer.errorResponse(
+            ErrorFields(
+                .fatal, .cannotConnectNow, "no node serves clients at the moment", detail: reason,
+                hint: "try again in a moment"))
         clientSide.end(with: writer.take())
     }
 }

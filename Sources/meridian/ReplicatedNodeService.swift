@@ -3,7 +3,7 @@ import Foundation
 import Gateway
 import Logging
 import Metadata
-import NIOCore
+import enum NIOCore.SocketAddress
 import ReplicatedMetadata
 import SQLSessions
 import ServiceLifecycle
