@@ -45,6 +45,10 @@ let package = Package(
                 "TransactionCore", "BoundedTime", .product(name: "DequeModule", package: "swift-collections"),
             ]
         ),
+        .target(
+            name: "Metadata",
+            dependencies: ["TransactionCore", .product(name: "DequeModule", package: "swift-collections")]
+        ),
         .target(name: "Placement", dependencies: ["TransactionCore"]),
         .target(name: "StatementRouting", dependencies: ["CPgQuery", "Placement", "TransactionCore"]),
 
@@ -106,6 +110,13 @@ let package = Package(
 
         // Assemblies: what a node is made of, over the shells.
         .target(
+            name: "ReplicatedMetadata",
+            dependencies: [
+                "BoundedTime", "Consensus", "EventLoops", "Metadata", "MetadataStorage", "PeerTransport",
+                "TransactionCore", .product(name: "Logging", package: "swift-log"),
+            ]
+        ),
+        .target(
             name: "ShardSchema", dependencies: ["ShardBackend", "TransactionCore"],
             resources: [.embedInCode("Migrations")]
         ),
@@ -143,10 +154,12 @@ let package = Package(
         .executableTarget(
             name: "meridian",
             dependencies: [
-                "BankWorkload", "ClientAuthentication", "EventLoops", "Gateway", "LocalCluster", "SQLSessions",
-                "ShardBackend", "ShardSchema", "SimulationKit", "SystemClock", "TransactionCore", "TransactionEngine",
+                "BankWorkload", "ClientAuthentication", "Consensus", "EventLoops", "Gateway", "LocalCluster", "Metadata",
+                "PeerTransport", "ReplicatedMetadata", "SQLSessions", "ShardBackend", "ShardSchema", "SimulationKit",
+                "SystemClock", "TransactionCore", "TransactionEngine",
                 .product(name: "ArgumentParser", package: "swift-argument-parser"),
                 .product(name: "Logging", package: "swift-log"),
+                .product(name: "NIOCore", package: "swift-nio"),
                 .product(name: "ServiceLifecycle", package: "swift-service-lifecycle"),
                 .product(name: "UnixSignals", package: "swift-service-lifecycle"),
                 .product(name: "Yams", package: "Yams"),
@@ -172,6 +185,14 @@ let package = Package(
             ],
             path: "Tests/TestSupport"
         ),
+        .testTarget(
+            name: "ReplicatedMetadataTests",
+            dependencies: [
+                "BoundedTime", "Consensus", "EventLoops", "LocalCluster", "Metadata", "PeerTransport",
+                "ReplicatedMetadata", "SystemClock", "TestSupport", "TransactionCore",
+                .product(name: "Logging", package: "swift-log"),
+            ]
+        ),
         .testTarget(name: "TransactionCoreTests", dependencies: ["TransactionCore"]),
         .testTarget(
             name: "BoundedTimeTests", dependencies: ["BoundedTime", "CLinux", "SystemClock", "TransactionCore"]
@@ -188,6 +209,7 @@ let package = Package(
                 "ClientAuthentication", "TransactionCore", .product(name: "Crypto", package: "swift-crypto"),
             ]
         ),
+        .testTarget(name: "MetadataTests", dependencies: ["Metadata", "SimulationKit", "TransactionCore"]),
         .testTarget(name: "PlacementTests", dependencies: ["Placement", "TransactionCore"]),
         .testTarget(name: "StatementRoutingTests", dependencies: ["Placement", "StatementRouting", "TransactionCore"]),
         .testTarget(name: "SimulationTests", dependencies: ["SimulationKit"]),
