@@ -60,18 +60,18 @@ struct LogFile {
             throw StorageError("records of \(payload.count) bytes are more than \(path) takes at once")
         }
         let (bytes, check) = LogFrame.make(payload, at: byteCount, previous: previous)
-        try getSpace(upTo: byteCount + bytes.count)
+        try getSpace(behind: byteCount + bytes.count)
         try write(bytes, at: byteCount)
         guard calls.sync(descriptor) == 0 else { throw StorageError.ofCall("could not flush \(path)") }
         byteCount += bytes.count
         previous = check
     }
 
-    private mutating func getSpace(upTo end: Int) throws(StorageError) {
+    /// Makes sure that a frame which ends there lies within the file.
+    private mutating func getSpace(behind end: Int) throws(StorageError) {
         guard end > spaceCount else { return }
         let target = (end / Self.spaceStep + 1) * Self.spaceStep
-        let start = max(spaceCount, byteCount)
-        try write([UInt8](repeating: 0, count: target - start), at: start)
+        try write([UInt8](repeating: 0, count: target - end), at: end)
         spaceCount = target
     }
 

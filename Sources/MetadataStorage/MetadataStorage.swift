@@ -19,6 +19,8 @@ public final class MetadataStorage: Sendable {
         var requests: [Request] = []
         var isBeingWritten = false
         var isClosed = false
+        /// What became of everything before.
+        var outcome = Outcome.success(())
     }
 
     private let waiting = Mutex(Waiting())
@@ -38,14 +40,16 @@ public final class MetadataStorage: Sendable {
     public func append(
         _ records: [DurableRecord], whenDurable: @escaping @Sendable (Outcome) -> Void = { _ in }
     ) {
-        let isClosed = waiting.withLock { waiting in
-            guard !waiting.isClosed else { return true }
+        let outcome = waiting.withLock { waiting -> Outcome? in
+            guard !waiting.isClosed else { return .failure(StorageError("the storage is closed")) }
+            // Nothing to wait for: the callbacks of what came before are on the loop already.
+            guard !records.isEmpty || waiting.isBeingWritten else { return waiting.outcome }
             waiting.requests.append(Request(records: records, whenDurable: whenDurable))
             if !waiting.isBeingWritten { log.execute { self.writeWaiting() } }
             waiting.isBeingWritten = true
-            return false
+            return nil
         }
-        if isClosed { loop.execute { whenDurable(.failure(StorageError("the storage is closed"))) } }
+        if let outcome { loop.execute { whenDurable(outcome) } }
     }
 
     /// Ends when everything that was handed in is written and another process may use the directory.
@@ -64,6 +68,7 @@ public final class MetadataStorage: Sendable {
         guard !requests.isEmpty else { return }
         let outcome = log.write(requests.flatMap(\.records))
         loop.execute { for request in requests { request.whenDurable(outcome) } }
+        waiting.withLock { $0.outcome = outcome }
         // Behind the end of a rewriting, which may wait for its turn.
         log.execute { self.writeWaiting() }
     }

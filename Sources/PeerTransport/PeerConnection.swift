@@ -170,7 +170,9 @@ extension PeerConnection {
             guard configuration.versions.contains(version) else { return close("it wants to speak version \(version)") }
             open(to: peer, version: version)
         case (.greeting, .client, .refusal(let reason)): close("it refused: \(reason)")
-        case (.open, .server, .ping): send(.pong)
+        case (.open, .server, .ping):
+            // Who does not read what it is sent gets no more of it; what it reads shows as well that we are there.
+            if channel.isWritable { send(.pong) }
         case (.open, .client, .pong): break
         case (.open(let peer, _), .server, .message), (.open(let peer, _), .server, .request),
             (.open(let peer, _), .client, .answer):

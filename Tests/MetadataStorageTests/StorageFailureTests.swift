@@ -64,14 +64,22 @@ import TransactionCore
         #expect(try await test.reopened() == rounds.states.last)
     }
 
-    @Test("records go on to the old log while a new one is written, and are in both")
-    func appendingMeanwhile() async throws {
-        let test = try TestStorage()
-        let rounds = Rounds(60, commandBytes: 100)
+    /// A storage that soon writes its log anew, which takes until it is told to go on.
+    private func openPausingRewriting(
+        _ test: TestStorage
+    ) throws -> (storage: MetadataStorage, flush: PausableFlush) {
         let flush = PausableFlush(pausesOnly: ".new")
         let (storage, _) = try test.open(
             rewriting: LogThread.Rewriting(bytesMin: 2_000, factor: 2), calls: flush.calls)
         flush.pause()
+        return (storage, flush)
+    }
+
+    @Test("records go on to the old log while a new one is written, and are in both")
+    func appendingMeanwhile() async throws {
+        let test = try TestStorage()
+        let rounds = Rounds(60, commandBytes: 100)
+        let (storage, flush) = try openPausingRewriting(test)
         var round = 0
         while !flush.isWaiting {
             #expect(await storage.written(rounds.batches[round]).error == nil)
@@ -110,10 +118,7 @@ import TransactionCore
     func closingMeanwhile() async throws {
         let test = try TestStorage()
         let rounds = Rounds(60, commandBytes: 100)
-        let flush = PausableFlush(pausesOnly: ".new")
-        let (storage, _) = try test.open(
-            rewriting: LogThread.Rewriting(bytesMin: 2_000, factor: 2), calls: flush.calls)
-        flush.pause()
+        let (storage, flush) = try openPausingRewriting(test)
         for batch in rounds.batches { storage.append(batch) }
         #expect(await eventually { flush.isWaiting })
         async let closed: Void = storage.close()
