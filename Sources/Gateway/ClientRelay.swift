@@ -12,6 +12,8 @@ public final class ClientRelay: Sendable {
     public typealias Target = @Sendable () -> SocketAddress?
 
     private let listener: ListeningSocket
+    private let connections: RelayedConnections
+    private let loop: EventLoops.EventLoop
     /// The port that it listens on.
     public var port: Int { listener.port }
 
@@ -19,8 +21,10 @@ public final class ClientRelay: Sendable {
     static let patience = Duration.seconds(10)
     static let interval = Duration.milliseconds(50)
 
-    private init(listener: ListeningSocket) {
+    private init(listener: ListeningSocket, connections: RelayedConnections, loop: EventLoops.EventLoop) {
         self.listener = listener
+        self.connections = connections
+        self.loop = loop
     }
 
     /// Begins to listen. Throws a ``GatewayError`` when the address can't be had. Looks up a name, so it may block.
@@ -28,14 +32,16 @@ public final class ClientRelay: Sendable {
         host: String, port: Int, on loop: EventLoops.EventLoop, logger: Logger, target: @escaping Target
     ) throws(GatewayError) -> ClientRelay {
         let connector = SocketConnector(loop: loop)
+        let connections = RelayedConnections()
         do {
             let address = try SocketAddress.makeAddressResolvingHost(host, port: port)
             let listener = try ListeningSocket(on: address, loop: loop) { channel in
                 let relayed = RelayedConnection(channel, connector: connector, loop: loop, logger: logger, target)
                 try channel.pipeline.syncOperations.addHandler(relayed.clientSide)
+                connections.add(relayed)
                 relayed.connect()
             }
-            return ClientRelay(listener: listener)
+            return ClientRelay(listener: listener, connections: connections, loop: loop)
         } catch {
             throw GatewayError(
                 "could not listen on \(host), port \(port)", detail: "\(error)",
@@ -45,6 +51,27 @@ public final class ClientRelay: Sendable {
 
     /// Stops listening. Connections that were handed on go on.
     public func close() async { await listener.close() }
+
+    /// Others serve clients from now on: connections that were handed on to somebody else end, because the former one
+    /// may stand still and never answer again. From any thread.
+    public func targetChanged() {
+        loop.execute { [connections] in connections.endStrays() }
+    }
+}
+
+/// The connections of a relay; on the loop only.
+private final class RelayedConnections: @unchecked Sendable {
+    private var members: [ObjectIdentifier: RelayedConnection] = [:]
+
+    func add(_ connection: RelayedConnection) {
+        let id = ObjectIdentifier(connection)
+        members[id] = connection
+        connection.whenClosed { [weak self] in self?.members[id] = nil }
+    }
+
+    func endStrays() {
+        for connection in members.values { connection.endIfStray() }
+    }
 }
 
 /// A client and the node that serves it. On the loop only.
@@ -57,6 +84,8 @@ private final class RelayedConnection: @unchecked Sendable {
     private let logger: Logger
     private let target: ClientRelay.Target
     private let deadline = ContinuousClock.now + ClientRelay.patience
+    /// To whom the client was handed on.
+    private var server: SocketAddress?
 
     init(
         _ client: any Channel, connector: SocketConnector, loop: EventLoops.EventLoop, logger: Logger,
@@ -69,13 +98,23 @@ private final class RelayedConnection: @unchecked Sendable {
         self.target = target
     }
 
+    func whenClosed(_ body: @escaping () -> Void) {
+        let bound = NIOLoopBound(body, eventLoop: client.eventLoop)
+        client.closeFuture.whenComplete { _ in bound.value() }
+    }
+
+    func endIfStray() {
+        if let server, server != target() { client.close(promise: nil) }
+    }
+
     /// Connects to the node that serves, and tries again while there is none.
     func connect() {
-        guard client.isActive || !clientSide.isOver else { return }
+        guard !clientSide.isOver else { return }
         guard let address = target() else { return tryLater("no node coordinates") }
         connector.connect(to: address, within: .seconds(1)) { [self] channel in
             guard !clientSide.isOver else { return channel.close(promise: nil) }
             try channel.pipeline.syncOperations.addHandler(nodeSide)
+            server = address
             RelayHandler.join(clientSide, nodeSide)
         } failed: { [self] error in
             tryLater("\(address): \(error)")

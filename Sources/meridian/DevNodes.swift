@@ -39,7 +39,9 @@ struct DevNodes: Sendable {
                 founders: Dictionary(uniqueKeysWithValues: zip(numbers, peers)),
                 directory: "\(directory)/\(numbers[index])")
             let file = "\(directory)/node-\(numbers[index]).yaml"
-            guard case .host(let uncertainty) = configuration.clock else { preconditionFailure("dev has the host's clock") }
+            guard case .host(let uncertainty) = configuration.clock else {
+                preconditionFailure("dev has the host's clock")
+            }
             try DevConfigurationFile.text(node, uncertainty: uncertainty)
                 .write(toFile: file, atomically: true, encoding: .utf8)
             return file
@@ -71,7 +73,8 @@ struct DevNodeSupervisor: Service {
                 let status = await cancelWhenGracefulShutdown { await node.exitStatus() }
                 group.cancelAll()
                 guard let status else { return await node.stop() }
-                logger.error("node \(number) ended (\(status)) and is started again soon; it said last:\n\(node.lastLines)")
+                logger.error(
+                    "node \(number) ended (\(status)) and is started again soon; it said last:\n\(node.lastLines)")
                 try? await cancelWhenGracefulShutdown { try await Task.sleep(for: Self.restartAfter) }
             }
         }

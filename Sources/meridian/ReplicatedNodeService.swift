@@ -3,7 +3,6 @@ import Foundation
 import Gateway
 import Logging
 import Metadata
-import enum NIOCore.SocketAddress
 import ReplicatedMetadata
 import SQLSessions
 import ServiceLifecycle
@@ -11,6 +10,8 @@ import Synchronization
 import SystemClock
 import TransactionCore
 import TransactionEngine
+
+import enum NIOCore.SocketAddress
 
 /// A node among several: it takes part in the metadata, and the nodes elect the one that coordinates transactions. The
 /// others hand their clients on to it, and one of them takes over when it goes.
@@ -53,8 +54,9 @@ struct ReplicatedNodeService: Service {
             do {
                 let session = try await NodeSession.open(
                     on: metadata, duration: Self.sessionDuration, clock: clock, deadline: .now + .seconds(5))
-                try await serve(under: session, clock, coordinator)
+                let result = await Result { try await serve(under: session, clock, coordinator) }
                 try? await session.close(deadline: .now + .seconds(1))
+                try result.get()
             } catch is CancellationError {
                 // Asked to stop.
             } catch {
@@ -72,6 +74,7 @@ struct ReplicatedNodeService: Service {
         defer { loop.shutdown() }
         let relay = try ClientRelay.start(
             host: door.host, port: door.port, on: loop, logger: Self.logger, target: { coordinator.address })
+        coordinator.whenChanged { relay.targetChanged() }
         print("ready: \(configuration.gateway.url(port: relay.port))")
         var address = "\(door.host):\(relay.port)"
         if door.host.contains(":") { address = "[\(door.host)]:\(relay.port)" }
@@ -125,10 +128,20 @@ struct ReplicatedNodeService: Service {
 
 /// Where the coordinator serves clients, as this node knows it.
 private final class CoordinatorAddress: Sendable {
-    private let current = Mutex<SocketAddress?>(nil)
+    private struct Current {
+        var address: SocketAddress?
+        var changed: @Sendable () -> Void = {}
+    }
+
+    private let current = Mutex(Current())
 
     /// Nil while nobody coordinates.
-    var address: SocketAddress? { current.withLock { $0 } }
+    var address: SocketAddress? { current.withLock { $0.address } }
+
+    /// Calls `body`, and no other from now on, when another node coordinates, or none.
+    func whenChanged(_ body: @escaping @Sendable () -> Void) {
+        current.withLock { $0.changed = body }
+    }
 
     /// Keeps it up to date until the task is cancelled.
     func follow(_ seat: MetadataPrefix, on metadata: MetadataNode) async {
@@ -155,6 +168,17 @@ private final class CoordinatorAddress: Sendable {
         let address = text.flatMap(GatewaySettings.address).flatMap {
             try? SocketAddress.makeAddressResolvingHost($0.host, port: $0.port)
         }
-        current.withLock { $0 = address }
+        let changed = current.withLock { current in
+            defer { current.address = address }
+            return current.address == address ? {} : current.changed
+        }
+        changed()
+    }
+}
+
+extension Result where Failure == any Error {
+    /// What an asynchronous body returns or throws.
+    fileprivate init(catching body: () async throws -> Success) async {
+        do { self = .success(try await body()) } catch { self = .failure(error) }
     }
 }

@@ -25,10 +25,9 @@ import Testing
         "it prints its shards, then where its nodes are; Ctrl-C leaves neither a server nor a file",
         arguments: [SIGINT, SIGTERM])
     func interrupted(by signal: Int32) async throws {
-        let dev = try run("dev", "--shards", "2", "--nodes", "2")
-        try await dev.waits(for: "ready: postgresql://meridian@127.0.0.1:")
+        let dev = try run("dev", "--shards", "2", "--nodes", "3")
+        #expect(await eventually(within: .seconds(120)) { self.ports(of: dev).count == 5 }, "\(dev.output)\(dev.errors)")
         let ports = ports(of: dev)
-        #expect(ports.count == 4)
         #expect(ports.allSatisfy(isOpen))
         dev.signal(signal)
         #expect(await dev.exitStatus() == 0)
@@ -68,15 +67,14 @@ import Testing
 
     @Test("clients find the bank by themselves, through every node, and the check holds")
     func bank() async throws {
-        let dev = try run("dev", "--nodes", "2")
-        try await dev.waits(for: "ready:")
-        let urls = dev.output.split(separator: "\n").filter { $0.hasPrefix("ready: ") }.map { $0.dropFirst(7) }
-        try #require(urls.count == 2)
+        let dev = try run("dev", "--nodes", "3")
+        let urls = { dev.output.split(separator: "\n").filter { $0.hasPrefix("ready: ") }.map { $0.dropFirst(7) } }
+        try #require(await eventually(within: .seconds(120)) { urls().count == 3 }, "\(dev.output)\(dev.errors)")
         let files = ["--history", "\(temporary.path)/history"]
         for arguments in [
             ["init", "--accounts", "500"],
             ["run", "--seconds", "1", "--cross-shard", "0.5", "--json", "\(temporary.path)/json"] + files,
-            ["run", "--seconds", "1", "--url", "\(urls[1])", "--json", "\(temporary.path)/json"] + files,
+            ["run", "--seconds", "1", "--url", "\(urls()[1])", "--json", "\(temporary.path)/json"] + files,
             ["check", "--total", "500000", "--samples", "10"] + files,
         ] {
             let command = try run(["bank"] + arguments)
