@@ -21,12 +21,12 @@ public struct ByteWriter: Hashable, Sendable {
 
     /// A number of 8 bytes.
     public mutating func fixed(_ value: Int64) {
-        withUnsafeBytes(of: value.littleEndian) { bytes.append(contentsOf: $0) }
+        withUnsafeBytes(of: value.littleEndian) { bytes += $0 }
     }
 
     /// The count of `value`, then its bytes.
     public mutating func block(_ value: some Collection<UInt8>) {
         number(UInt64(value.count))
-        bytes.append(contentsOf: value)
+        bytes += value
     }
 }

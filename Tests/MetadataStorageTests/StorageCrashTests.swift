@@ -36,8 +36,8 @@ private let rewriting = LogThread.Rewriting(bytesMin: 20_000, factor: 2)
             let state = try await test.reopened()
             durable = Int(state.chosenUpTo.rawValue)
             #expect(durable >= reported)
-            let entries = (state.snapshot.slot.rawValue + 1...state.chosenUpTo.rawValue).map { slot in
-                state.chosenEntry(in: Slot(rawValue: slot)) == makeEntry(slot)
+            let entries = (state.snapshot.slot..<state.chosenUpTo).map { slot in
+                state.chosenEntry(in: slot.next) == makeEntry(slot.next.rawValue)
             }
             #expect(!entries.contains(false))
         }
