@@ -154,8 +154,8 @@ let package = Package(
         .executableTarget(
             name: "meridian",
             dependencies: [
-                "BankWorkload", "ClientAuthentication", "Consensus", "EventLoops", "Gateway", "LocalCluster", "Metadata",
-                "PeerTransport", "ReplicatedMetadata", "SQLSessions", "ShardBackend", "ShardSchema", "SimulationKit",
+                "BankWorkload", "ClientAuthentication", "Consensus", "EventLoops", "Gateway", "LocalCluster",
+                "Metadata", "PeerTransport", "ReplicatedMetadata", "SQLSessions", "ShardBackend", "ShardSchema", "SimulationKit",
                 "SystemClock", "TransactionCore", "TransactionEngine",
                 .product(name: "ArgumentParser", package: "swift-argument-parser"),
                 .product(name: "Logging", package: "swift-log"),

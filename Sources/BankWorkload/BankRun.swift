@@ -41,6 +41,8 @@ public struct BankTally: Sendable {
     public var failures: [SQLState: Int] = [:]
     /// Transfers whose outcome is not known.
     public var indeterminate = 0
+    /// The longest time in which none of the clients' transfers was acknowledged.
+    public var longestGap = Duration.zero
     /// Of acknowledged transfers, from the first try on, in microseconds.
     public var transferLatency = Self.makeLatencyHistogram()
     /// Of strong sums, in microseconds.
@@ -65,6 +67,8 @@ public actor BankRun {
     public private(set) var timestamps: ClosedRange<Timestamp>?
     private var isStopped = false
     private var deadline = ContinuousClock.now
+    /// When a transfer was acknowledged last, or the run began.
+    private var lastCommit = ContinuousClock.now
 
     public nonisolated var unownedExecutor: UnownedSerialExecutor { bank.loop.asUnownedSerialExecutor() }
 
@@ -81,6 +85,7 @@ public actor BankRun {
     public func run() async throws {
         timestamps = try await bank.now().map { $0...$0 }
         deadline = .now + load.duration
+        lastCommit = .now
         try await withThrowingTaskGroup(of: Void.self) { group in
             for client in 0..<load.clients {
                 group.addTask(executorPreference: bank.loop) {
@@ -90,6 +95,7 @@ public actor BankRun {
             }
             try await group.waitForAll()
         }
+        noteGap()
     }
 
     /// Lets every client finish what it is doing, and no more.
@@ -158,9 +164,15 @@ public actor BankRun {
 
     private func committedTransfer(at timestamp: Timestamp?, isCross: Bool, nanoseconds: Int64) {
         tally.transfers += 1
+        noteGap()
         if isCross { tally.crossShard += 1 }
         tally.transferLatency.record(UInt64(max(0, nanoseconds / 1000)))
         if let range = timestamps, let timestamp { timestamps = range.lowerBound...max(range.upperBound, timestamp) }
+    }
+
+    private func noteGap() {
+        tally.longestGap = max(tally.longestGap, .now - lastCommit)
+        lastCommit = .now
     }
 
     private func refusedTransfer() { tally.refused += 1 }

@@ -73,8 +73,8 @@ public actor NodeSession {
         }
     }
 
-    /// Waits for its turn among all that contend for `prefix` (``Contender``): returns what is held until it is released
-    /// or the session is over. `value` is for others to read.
+    /// Waits for its turn among all that contend for `prefix` (``Contender``): returns what is held until it is
+    /// released or the session is over. `value` is for others to read.
     public func acquire(_ prefix: MetadataPrefix, value: [UInt8]) async throws -> HeldLock {
         var (contender, actions) = Contender.enter(prefix, value: value)
         while true {

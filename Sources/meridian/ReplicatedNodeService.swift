@@ -24,8 +24,8 @@ struct ReplicatedNodeService: Service {
     let door: GatewayConfiguration
     let makeSessions: @Sendable (TransactionEngine) async throws -> SessionNode
 
-    /// A node that does not renew its session for so long is taken for gone. It bounds how long clients of a coordinator
-    /// that died wait, together with the metadata's own lease.
+    /// A node that does not renew its session for so long is taken for gone. It bounds how long clients of a
+    /// coordinator that died wait, together with the metadata's own lease.
     private static let sessionDuration = Duration.milliseconds(800)
     private static let logger = Logger(label: "meridian.node")
     private static let seat = Contender.election("coordinator")!

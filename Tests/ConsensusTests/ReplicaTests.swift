@@ -267,7 +267,9 @@ extension Replica {
         let ballot = durable.promised
         _ = receives(.promise(ballot, accepted: []), from: node.rawValue, at: now)
         _ = receives(.promise(ballot, accepted: []), from: other, at: now)
-        for voter in [node.rawValue, other] { _ = receives(makeAccepted(self, first: 1, count: 0), from: voter, at: now) }
+        for voter in [node.rawValue, other] {
+            _ = receives(makeAccepted(self, first: 1, count: 0), from: voter, at: now)
+        }
     }
 }
 

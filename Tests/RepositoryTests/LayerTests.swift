@@ -14,8 +14,8 @@ enum Layer {
         ("EventLoops", .loop),
         ("SystemClock", .shell), ("ShardBackend", .shell), ("MetadataStorage", .shell), ("LocalCluster", .shell),
         ("PeerTransport", .shell), ("Gateway", .shell),
-        ("ReplicatedMetadata", .assembly), ("ShardSchema", .assembly), ("TransactionEngine", .assembly), ("SQLSessions", .assembly),
-        ("BankWorkload", .assembly),
+        ("ReplicatedMetadata", .assembly), ("ShardSchema", .assembly), ("TransactionEngine", .assembly),
+        ("SQLSessions", .assembly), ("BankWorkload", .assembly),
         ("meridian", .executable), ("meridian-bench", .executable),
     ]
 

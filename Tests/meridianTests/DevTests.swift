@@ -26,7 +26,7 @@ import Testing
         arguments: [SIGINT, SIGTERM])
     func interrupted(by signal: Int32) async throws {
         let dev = try run("dev", "--shards", "2", "--nodes", "3")
-        #expect(await eventually(within: .seconds(120)) { self.ports(of: dev).count == 5 }, "\(dev.output)\(dev.errors)")
+        #expect(await eventually(within: .seconds(120)) { self.ports(of: dev).count == 5 }, "\(dev.output)")
         let ports = ports(of: dev)
         #expect(ports.allSatisfy(isOpen))
         dev.signal(signal)
