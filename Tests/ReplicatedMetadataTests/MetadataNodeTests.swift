@@ -144,7 +144,7 @@ import TransactionCore
                     MetadataTransaction(then: [.put(makeKey("/w/\(value % 3)"), [value])]), deadline: soon)
             }
             var seen: [UInt8] = []
-            while seen.count < 100 { seen += try await watch.next().map { $0.entry!.value[0] } }
+            while seen.count < 100 { seen += try await watch.next().map { $0.entry?.value[0] ?? 0 } }
             #expect(seen == Array(1...100))
             await watch.cancel()
         }
