@@ -53,7 +53,8 @@ let package = Package(
         .target(name: "StatementRouting", dependencies: ["CPgQuery", "Placement", "TransactionCore"]),
 
         // Simulation: a deterministic twin of the shells below, over the real pure targets above.
-        .target(name: "SimulationKit", dependencies: ["TransactionCore", "BoundedTime", "TwoPhaseCommit"]),
+        .target(
+            name: "SimulationKit", dependencies: ["TransactionCore", "BoundedTime", "TwoPhaseCommit", "Consensus"]),
 
         // The thread that shells wait on: one for libpq's sockets and clients' alike.
         .target(

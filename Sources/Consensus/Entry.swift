@@ -10,6 +10,31 @@ public enum Entry: Hashable, Sendable {
     case membership(Membership)
 }
 
+extension Entry {
+    /// About how many bytes it takes in a message or a record.
+    var byteCount: Int {
+        switch self {
+        case .noOperation: 1
+        case .command(let bytes): bytes.count + 8
+        case .membership(let membership): 4 * membership.members.count + 8
+        }
+    }
+}
+
+extension Sequence<Entry> {
+    /// The first ones: as many as a message carries, so that no other waits long behind it, and at least one.
+    var oneMessage: [Entry] {
+        var entries: [Entry] = []
+        var byteCount = 0
+        for entry in self {
+            byteCount += entry.byteCount
+            guard entries.isEmpty || (entries.count < 256 && byteCount < 1 << 20) else { break }
+            entries.append(entry)
+        }
+        return entries
+    }
+}
+
 /// What an acceptor holds in a slot: the entry, and the ballot under which it accepted it.
 public struct AcceptedEntry: Hashable, Sendable {
     public var slot: Slot

@@ -12,8 +12,11 @@ struct Leadership: Hashable, Sendable {
     var recoveredUpTo: Slot
     /// Proposed and not known to be chosen, in the order of their slots.
     var inFlight: Deque<Proposal> = []
+    var inFlightBytes = 0
     /// Where the next proposal goes.
     var nextSlot: Slot
+    /// Something was proposed that nobody had proposed before.
+    var hasProposedNew = false
     /// Not proposed yet.
     var queue: Deque<Entry> = []
     /// From here on the other acceptors have not been sent anything.
@@ -59,9 +62,11 @@ struct Leadership: Hashable, Sendable {
     }
 
     /// Takes in what another acceptor, or the own one, had accepted. Slots in which this ballot has proposed already
-    /// stay as they are: the promises of a quorum were there before.
+    /// stay as they are: the promises of a quorum were there before. And once it has proposed something of its own it
+    /// knew that nothing was chosen in that slot, nor thus in a later one.
     mutating func promiseReceived(from node: NodeID, accepted: [AcceptedEntry]) {
         promises.insert(node)
+        guard !hasProposedNew else { return }
         for entry in accepted where entry.slot >= nextSlot {
             if let known = recovered[entry.slot], known.ballot >= entry.ballot { continue }
             recovered[entry.slot] = entry
@@ -73,7 +78,9 @@ struct Leadership: Hashable, Sendable {
     /// hold something, else what is next in the queue.
     mutating func takeNextEntry() -> Entry? {
         guard nextSlot > recoveredUpTo else { return recovered.removeValue(forKey: nextSlot)?.entry ?? .noOperation }
-        return queue.popFirst()
+        guard let entry = queue.popFirst() else { return nil }
+        hasProposedNew = true
+        return entry
     }
 
     /// After a change of membership is proposed nothing more is until it is chosen: only then is it known whose
@@ -103,10 +110,10 @@ struct Leadership: Hashable, Sendable {
 
     private var firstInFlight: Slot { nextSlot.advanced(by: -Int64(inFlight.count)) }
 
-    /// Every slot from `first` (in flight) on, for an acceptor that has not got them.
-    func entries(from first: Slot, countMax: Int) -> [Entry] {
+    /// What is proposed from `first` (in flight) on, as much as one message carries.
+    func entries(from first: Slot) -> [Entry] {
         let offset = max(0, Int(firstInFlight.distance(to: first)))
-        return inFlight.dropFirst(offset).prefix(countMax).map(\.entry)
+        return inFlight.dropFirst(offset).lazy.map(\.entry).oneMessage
     }
 
     /// The first slot in flight that `node` has not accepted as far as is known.

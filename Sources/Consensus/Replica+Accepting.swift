@@ -10,7 +10,7 @@ extension Replica {
             return send(.refused(ballot: ballot, promised: durable.promised), to: sender)
         }
         // Who lacks chosen entries gets them first. So a promise never holds more than what may be in flight.
-        guard from > chosenUpTo else { return sendChosen(from: from, to: sender) }
+        guard from > chosenUpTo else { return sendChosen(from: from, to: sender, at: now) }
         guard !isCanvass else { return send(.willing(ballot), to: sender) }
         promise(ballot)
         sendOnceDurable(.promise(ballot, accepted: accepted(from: from)), to: sender)
@@ -82,6 +82,7 @@ extension Replica {
         guard let grant, grant.ballot == ballot else { return }
         self.grant = nil
         leader = nil
+        guard leadership == nil, canvass == nil else { return }
         if successor == node { return startCanvass(at: now) }
         // The successor comes first.
         postponeElection(from: now.latest.advanced(byNanoseconds: timing.backOffNanoseconds))

@@ -6,6 +6,8 @@ extension Replica {
     /// unseat a leader that all the others follow.
     mutating func startCanvass(at now: TimestampInterval) {
         guard membership.voters.contains(node), mayPromise(to: node, at: now) else {
+            // It may be a voter without knowing it, and needed.
+            for other in others { send(.catchUp(from: chosenUpTo.next), to: other) }
             return postponeElection(from: now.latest)
         }
         let ballot = Ballot(round: max(durable.promised.round, highestRound) + 1, node: node)

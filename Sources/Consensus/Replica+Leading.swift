@@ -11,11 +11,14 @@ extension Replica {
         case notLeader(NodeID?)
         /// The line is full.
         case busy
+        /// It is longer than ``Replica/commandBytesMax``.
+        case tooLong
     }
 
     /// Proposes `command` for the next free slot.
     public mutating func propose(_ command: [UInt8]) -> Proposed {
         guard leadership != nil else { return .notLeader(leader) }
+        guard command.count <= Self.commandBytesMax else { return .tooLong }
         guard leadership!.queue.count < Self.queueMax else { return .busy }
         leadership!.queue.append(.command(command))
         proposeQueued()
@@ -25,9 +28,10 @@ extension Replica {
     /// Gives entries of the line their slots, as far as may be.
     mutating func proposeQueued() {
         while isLeading, !leadership!.awaitsMembership, leadership!.inFlight.count < Self.inFlightMax,
-            let entry = leadership!.takeNextEntry()
+            leadership!.inFlightBytes < Self.inFlightBytesMax, let entry = leadership!.takeNextEntry()
         {
             leadership!.inFlight.append(Leadership.Proposal(entry: entry))
+            leadership!.inFlightBytes += entry.byteCount
             let slot = leadership!.nextSlot
             record(.accepted(AcceptedEntry(slot: slot, ballot: leadership!.ballot, entry: entry)))
             leadership!.nextSlot = slot.next
@@ -42,7 +46,7 @@ extension Replica {
         var isHeard = false
         while leadership!.firstUnsent < leadership!.nextSlot || (!isHeard && now.latest >= leadership!.heartbeatDue) {
             let first = leadership!.firstUnsent
-            let entries = leadership!.entries(from: first, countMax: Self.messageEntriesMax)
+            let entries = leadership!.entries(from: first)
             leadership!.round += 1
             leadership!.firstUnsent = first.advanced(by: Int64(entries.count))
             leadership!.heartbeatDue = now.latest.advanced(byNanoseconds: timing.heartbeatNanoseconds)
@@ -81,8 +85,11 @@ extension Replica {
     mutating func acceptedReceived(_ accepted: Message.Accepted, from sender: NodeID, at now: TimestampInterval) {
         guard leadership?.ballot == accepted.ballot else { return }
         let answeredBefore = leadership!.answeredRound(in: membership)
+        let missedBefore = leadership!.firstMissing(of: sender)
         leadership!.acceptedReceived(accepted, from: sender)
-        leadership!.followers[sender]!.resendDue = now.latest.advanced(byNanoseconds: timing.resendNanoseconds)
+        if leadership!.firstMissing(of: sender) > missedBefore {
+            leadership!.followers[sender]!.resendDue = now.latest.advanced(byNanoseconds: timing.resendNanoseconds)
+        }
         countChosen(at: now)
         guard leadership != nil else { return }
         if leadership!.answeredRound(in: membership) > answeredBefore { leadership!.quorumHeard = now.latest }
@@ -95,6 +102,7 @@ extension Replica {
     private mutating func countChosen(at now: TimestampInterval) {
         while let first = leadership?.inFlight.first, membership.hasQuorum(first.acceptedBy) {
             leadership!.inFlight.removeFirst()
+            leadership!.inFlightBytes -= first.entry.byteCount
             choose(upTo: chosenUpTo.next)
             if case .membership = first.entry { membershipChosen(at: now) }
         }
@@ -120,9 +128,9 @@ extension Replica {
             let first = leadership!.firstMissing(of: other)
             guard isLeading, first < leadership!.firstUnsent else { continue }
             let expiry = now.earliest.advanced(byNanoseconds: timing.leaseNanoseconds)
-            let count = min(Self.messageEntriesMax, Int(first.distance(to: leadership!.firstUnsent)))
-            let entries = leadership!.entries(from: first, countMax: count)
-            sendAccept(first: first, entries, until: expiry, to: other, at: now)
+            let entries = leadership!.entries(from: first)
+                .prefix(Int(first.distance(to: leadership!.firstUnsent)))
+            sendAccept(first: first, Array(entries), until: expiry, to: other, at: now)
         }
     }
 
@@ -145,16 +153,13 @@ extension Replica {
     /// is still the leader; reads that come meanwhile share the next round.
     public mutating func readRequested(byLease: Bool = true, at now: TimestampInterval) -> ReadAnswer {
         guard leadership != nil else { return .notLeader(leader) }
-        if byLease, knowsAllChosen, now.isBefore(leadership!.leaseExpiry(in: membership)) { return .ready }
+        if byLease, holdsLease(at: now) { return .ready }
         readCount += 1
         let id = ReadID(rawValue: readCount)
         leadership!.reads.append(Leadership.WaitingRead(id: id, round: leadership!.round + 1))
         leadership!.heartbeatDue = now.latest
         return .waits(id)
     }
-
-    /// Everything that any earlier leader may have had chosen is known to be chosen, and applied.
-    private var knowsAllChosen: Bool { isLeading && chosenUpTo >= leadership!.recoveredUpTo }
 
     private mutating func answerReads() {
         guard !leadership!.reads.isEmpty, knowsAllChosen else { return }
@@ -180,7 +185,8 @@ extension Replica {
     /// Proposes to change who takes part, by one node.
     public mutating func changeMembership(_ change: Membership.Change) -> ChangeAnswer {
         guard leadership != nil else { return .notLeader(leader) }
-        guard isLeading, !leadership!.changesMembership else { return .busy }
+        // What an earlier leader proposed may be a change, too: first that.
+        guard knowsAllChosen, !leadership!.changesMembership else { return .busy }
         guard let changed = membership.applying(change) else { return .impossible }
         if case .promote(let learner) = change {
             let known = leadership!.followers[learner]?.chosenUpTo ?? .zero

@@ -6,6 +6,8 @@ extension Replica {
     /// very ballot, that is the chosen value; elsewhere it has to ask.
     mutating func learn(upTo slot: Slot, of ballot: Ballot, from sender: NodeID, at now: TimestampInterval) {
         heardChosenUpTo = max(heardChosenUpTo, slot)
+        // What it proposes begins where it knew of nothing chosen when it asked for promises: it finds out by itself.
+        guard leadership == nil else { return }
         var known = chosenUpTo
         while known < slot, durable.accepted[known.next]?.ballot == ballot { known = known.next }
         choose(upTo: known)
@@ -32,12 +34,18 @@ extension Replica {
     }
 
     /// Sends what is chosen from `first` on, or the snapshot where it is in there.
-    mutating func sendChosen(from first: Slot, to recipient: NodeID) {
+    mutating func sendChosen(from first: Slot, to recipient: NodeID, at now: TimestampInterval) {
         guard first <= chosenUpTo else { return }
-        guard first > durable.snapshot.slot else { return send(.snapshot(durable.snapshot), to: recipient) }
+        guard first > durable.snapshot.slot else { return sendSnapshot(to: recipient, at: now) }
         let start = Int(durable.snapshot.slot.distance(to: first)) - 1
-        let entries = durable.chosen.dropFirst(start).prefix(Self.messageEntriesMax)
-        send(.chosen(first: first, entries: Array(entries)), to: recipient)
+        send(.chosen(first: first, entries: durable.chosen.dropFirst(start).oneMessage), to: recipient)
+    }
+
+    /// A large one is on its way for a while: who asks again too soon gets it once all the same.
+    private mutating func sendSnapshot(to recipient: NodeID, at now: TimestampInterval) {
+        guard now.latest >= snapshotDue[recipient] ?? .zero else { return }
+        snapshotDue[recipient] = now.latest.advanced(byNanoseconds: 4 * timing.resendNanoseconds)
+        send(.snapshot(durable.snapshot), to: recipient)
     }
 
     mutating func chosenReceived(_ entries: [Entry], first: Slot, from sender: NodeID, at now: TimestampInterval) {

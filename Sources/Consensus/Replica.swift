@@ -6,8 +6,8 @@ import TransactionCore
 /// A shell owns it, tells it what has happened, and carries out what ``takeOrders(at:)`` returns. Many inputs may come
 /// between two of those: their records then share a flush and their proposals a message.
 ///
-/// Safety rests on ballots and quorums alone (Paxos Made Simple §2). Time decides only who tries to lead, and whether a
-/// leader may read without asking (``readRequested(byLease:at:)``).
+/// Safety rests on ballots and quorums alone (Paxos Made Simple §2). Time decides only who tries to lead, and whether
+/// a leader may read without asking (``readRequested(byLease:at:)``).
 public struct Replica: Sendable {
     public let node: NodeID
     let timing: ConsensusTiming
@@ -31,6 +31,8 @@ public struct Replica: Sendable {
     var heardChosenUpTo = Slot.zero
     /// Before then it does not ask again for entries that it lacks.
     var catchUpDue = Timestamp.zero
+    /// Before then a node is not sent the snapshot again.
+    var snapshotDue: [NodeID: Timestamp] = [:]
     var readCount: UInt64 = 0
     var random: Jitter
     var orders = Orders()
@@ -54,9 +56,10 @@ public struct Replica: Sendable {
 
     /// More would only lengthen the line in front of what comes next.
     static let inFlightMax = 1_024
+    static let inFlightBytesMax = 16 << 20
     static let queueMax = 16_384
-    /// What one message carries at most, so that no other waits long behind it.
-    static let messageEntriesMax = 256
+    /// The longest command. A slot is one write and one message on every node.
+    public static let commandBytesMax = 4 << 20
     /// How many slots a learner may lack when it becomes a voter.
     static let promotionLagMax: Int64 = 256
 
@@ -88,7 +91,7 @@ public struct Replica: Sendable {
         case .accepted(let accepted): acceptedReceived(accepted, from: sender, at: now)
         case .refused(let ballot, let promised): refusalReceived(of: ballot, promised: promised, at: now)
         case .chosenUpTo(let ballot, let slot): learn(upTo: slot, of: ballot, from: sender, at: now)
-        case .catchUp(let first): sendChosen(from: first, to: sender)
+        case .catchUp(let first): sendChosen(from: first, to: sender, at: now)
         case .chosen(let first, let entries): chosenReceived(entries, first: first, from: sender, at: now)
         case .snapshot(let snapshot): snapshotReceived(snapshot, from: sender, at: now)
         case .release(let ballot, let successor): releaseReceived(ballot, successor: successor, at: now)
@@ -131,6 +134,14 @@ public struct Replica: Sendable {
     public var isLeading: Bool {
         guard let leadership else { return false }
         return membership.hasQuorum(leadership.promises)
+    }
+
+    /// Whether it leads, and everything that an earlier leader may have had chosen is known to be, and applied.
+    public var knowsAllChosen: Bool { isLeading && chosenUpTo >= leadership!.recoveredUpTo }
+
+    /// Whether it may answer reads by itself: nobody else can have anything chosen before its lease expires.
+    public func holdsLease(at now: TimestampInterval) -> Bool {
+        knowsAllChosen && now.isBefore(leadership!.leaseExpiry(in: membership))
     }
 
     // MARK: Pieces

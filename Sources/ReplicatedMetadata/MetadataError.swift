@@ -1,0 +1,31 @@
+import TransactionCore
+
+/// Why the metadata did not answer, in PostgreSQL's form.
+public struct MetadataError: Error, Hashable, Sendable, CustomStringConvertible {
+    public enum Kind: Hashable, Sendable {
+        /// No leader answered in time. What was to be done may have been, or may be yet.
+        case noLeader
+        /// This node can't take part any more.
+        case failed
+        /// It is larger than what the log takes.
+        case tooLarge
+        /// This node ends.
+        case stopped
+        /// The leader does not do that, now or at all.
+        case refused
+    }
+
+    public var kind: Kind
+    public var message: String
+    public var detail: String?
+    public var hint: String?
+
+    public init(_ kind: Kind, _ message: String, detail: String? = nil, hint: String? = nil) {
+        (self.kind, self.message, self.detail, self.hint) = (kind, message, detail, hint)
+    }
+
+    public var description: String {
+        ([message] + [detail.map { "DETAIL:  \($0)" }, hint.map { "HINT:  \($0)" }].compactMap { $0 })
+            .joined(separator: "\n")
+    }
+}

@@ -1,0 +1,75 @@
+import Consensus
+import EventLoops
+import Metadata
+import TransactionCore
+
+/// Commands on their way to the log and back.
+extension MetadataNode {
+    /// How long a command waits for its answer before it is handed in once more, perhaps to another leader.
+    private static let resendInterval = Duration.milliseconds(250)
+
+    /// Has the log do `command`, and returns what came of it once this node has applied it.
+    ///
+    /// Handed in again where no answer comes: a transaction is done once all the same, by its number; see
+    /// ``MetadataCommand`` for the others. Throws ``MetadataError/Kind/noLeader`` at `deadline`, when it is not known
+    /// whether it was done or will be.
+    public func submit(
+        _ command: MetadataCommand, deadline: ContinuousClock.Instant
+    ) async throws(MetadataError) -> MetadataAnswer {
+        try checkRunning()
+        commandCount += 1
+        let number = commandCount
+        let bytes = try ProposedCommand(origin: origin, number: number, command: command).encoded()
+        let timer = loop.schedule(at: deadline) { [weak self] in
+            self?.assumeIsolated { node in
+                let error = MetadataError(
+                    .noLeader, "no leader answered in time",
+                    detail: node.replica.leader.map { "node \($0) was the last one known" } ?? "none is known",
+                    hint: "are more than half of the nodes running, and can they reach each other?")
+                node.pendingCommands.removeValue(forKey: number)?.resume(.failure(error))
+            }
+        }
+        defer { timer.cancel() }
+        return try await withUnsafeContinuation { continuation in
+            pendingCommands[number] = PendingCommand(bytes: bytes, sendDue: .now) { continuation.resume(returning: $0) }
+            handIn(number)
+        }.get()
+    }
+
+    /// Gives the command to the leader, if one is known.
+    private func handIn(_ number: UInt64) {
+        guard let pending = pendingCommands[number] else { return }
+        if case .notLeader(let leader) = replica.propose(pending.bytes) {
+            guard let leader, transport.send(pending.bytes, kind: PeerKind.propose.rawValue, to: leader) else { return }
+        }
+        pendingCommands[number]!.sendDue = .now + Self.resendInterval
+        schedulePump()
+    }
+
+    func resendCommands() {
+        guard !pendingCommands.isEmpty else { return }
+        let now = ContinuousClock.now
+        for number in pendingCommands.filter({ $0.value.sendDue <= now }).keys.sorted() { handIn(number) }
+    }
+
+    /// The connection to `peer` is new: what was sent over the last one may be lost.
+    func resendCommands(to peer: NodeID) {
+        guard replica.leader == peer else { return }
+        for number in pendingCommands.keys.sorted() { handIn(number) }
+    }
+
+    /// Proposes the end of sessions that were not renewed, while this node leads.
+    func expireSessions() {
+        let now = now()
+        guard isClockTrusted, replica.holdsLease(at: now) else { return expiryProposed.removeAll() }
+        for command in state.expirations(at: now) {
+            guard case .expireSession(let session, _) = command else { continue }
+            if let last = expiryProposed[session], .now - last < .seconds(1) { continue }
+            expiryProposed[session] = .now
+            logger.notice("a session was not renewed", metadata: ["session": "\(session)"])
+            commandCount += 1
+            let proposed = ProposedCommand(origin: origin, number: commandCount, command: command)
+            if let bytes = try? proposed.encoded() { _ = replica.propose(bytes) }
+        }
+    }
+}

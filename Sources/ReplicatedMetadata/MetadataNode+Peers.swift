@@ -1,0 +1,76 @@
+import Consensus
+import Metadata
+import PeerTransport
+import TransactionCore
+
+/// What comes from other nodes.
+extension MetadataNode {
+    func received(kind: UInt8, _ payload: [UInt8], from sender: NodeID) {
+        switch PeerKind(rawValue: kind) {
+        case .consensus:
+            do {
+                replica.received(try Message(encoded: payload), from: sender, at: now())
+            } catch {
+                logger.error("a message can't be read", metadata: ["peer": "\(sender)", "error": "\(error)"])
+            }
+        case .propose: _ = replica.propose(payload)
+        case .readIndex, .changeMembership, nil:
+            logger.error("a message of an unknown kind", metadata: ["peer": "\(sender)", "kind": "\(kind)"])
+        }
+        schedulePump()
+    }
+
+    func requested(kind: UInt8, _ payload: [UInt8], _ answer: PeerAnswer) {
+        switch PeerKind(rawValue: kind) {
+        case .readIndex:
+            readIndex { slot in
+                var writer = ByteWriter()
+                if let slot { writer.number(UInt64(slot.rawValue)) }
+                answer(writer.bytes)
+            }
+        case .changeMembership:
+            let change = try? Membership.Change(encoded: payload)
+            answer([(change.map(changeMembershipHere) ?? .refused).rawValue])
+        case .consensus, .propose, nil: answer([])
+        }
+        schedulePump()
+    }
+
+    func connectionChanged(_ peer: NodeID, _ isConnected: Bool) {
+        if isConnected { resendCommands(to: peer) }
+    }
+
+    /// Keeps connections to all nodes that are known: from the configuration, and from the metadata, which counts.
+    func connectToPeers() {
+        var addresses = configuration.addresses
+        for entry in state.read(.first(NodeRecord.prefix, limit: .max)).entries {
+            guard let record = NodeRecord(entry) else { continue }
+            addresses[record.node] = record.state == .left ? nil : PeerAddress(record.peerAddress)
+        }
+        for peer in addresses.keys.sorted() where peer != node { transport.setPeer(peer, at: addresses[peer]!) }
+    }
+
+    func membershipChosen(_ membership: Membership) {
+        logger.notice("the members have changed", metadata: ["members": "\(membership)"])
+    }
+}
+
+extension NodeRecord {
+    static var prefix: MetadataPrefix {
+        guard case .prefix(let prefix) = selection else { preconditionFailure("nodes are many") }
+        return prefix
+    }
+}
+
+extension PeerAddress {
+    /// Reads `host:port`, or `[host]:port` where the host has colons; nil where it is something else.
+    public init?(_ text: String) {
+        guard let colon = text.lastIndex(of: ":"), let port = UInt16(text[text.index(after: colon)...]) else {
+            return nil
+        }
+        var host = text[..<colon]
+        if host.first == "[", host.last == "]" { host = host.dropFirst().dropLast() }
+        guard !host.isEmpty else { return nil }
+        self.init(host: String(host), port: Int(port))
+    }
+}

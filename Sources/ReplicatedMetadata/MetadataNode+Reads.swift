@@ -1,0 +1,130 @@
+import Consensus
+import Metadata
+import TransactionCore
+
+/// Reads, and watching.
+extension MetadataNode {
+    /// How long a node waits for the leader's word before it asks again.
+    private static let askAgain = Duration.milliseconds(100)
+
+    /// Reads keys; nothing is missing that was answered to anybody before the read began.
+    public func read(
+        _ query: MetadataQuery, deadline: ContinuousClock.Instant
+    ) async throws(MetadataError) -> QueryAnswer {
+        try await catchUp(deadline: deadline)
+        return state.read(query)
+    }
+
+    /// Waits until this node has applied everything that was answered to anybody before the call.
+    ///
+    /// The leader's word costs nothing while it holds its lease; from another node it is one round trip.
+    public func catchUp(deadline: ContinuousClock.Instant) async throws(MetadataError) {
+        while true {
+            try checkRunning()
+            if let slot = await askForReadIndex() { return try await apply(upTo: slot, deadline: deadline) }
+            guard .now < deadline else {
+                throw MetadataError(
+                    .noLeader, "no leader answered in time",
+                    hint: "are more than half of the nodes running, and can they reach each other?")
+            }
+            try? await loop.sleep(until: min(deadline, .now + .milliseconds(10)))
+        }
+    }
+
+    private func askForReadIndex() async -> Slot? {
+        await withUnsafeContinuation { continuation in
+            readIndex { slot in
+                if let slot { return continuation.resume(returning: slot) }
+                self.assumeIsolated { node in
+                    guard let leader = node.replica.leader, leader != node.node, node.isRunning else {
+                        return continuation.resume(returning: nil)
+                    }
+                    node.transport.request(
+                        [], kind: PeerKind.readIndex.rawValue, of: leader, within: Self.askAgain
+                    ) { answer in
+                        var reader = ByteReader((try? answer.get()) ?? [])
+                        let slot = try? reader.number(max: UInt64(Int64.max))
+                        continuation.resume(returning: slot.map { Slot(rawValue: Int64($0)) })
+                    }
+                }
+            }
+        }
+    }
+
+    /// Calls `body` with the slot that a read must wait for, if this node leads and still does when it has asked; on
+    /// the loop.
+    func readIndex(_ body: @escaping @Sendable (Slot?) -> Void) {
+        let now = now()
+        switch replica.readRequested(byLease: isClockTrusted, at: now) {
+        case .ready: body(appliedUpTo)
+        case .notLeader: body(nil)
+        case .waits(let id):
+            pendingReads[id] = body
+            schedulePump()
+        }
+    }
+
+    private func apply(upTo slot: Slot, deadline: ContinuousClock.Instant) async throws(MetadataError) {
+        guard appliedUpTo < slot else { return }
+        // Behind by so much that it takes long, the node gets a snapshot; this ends all the same.
+        let timer = loop.schedule(at: deadline) { [weak self] in
+            self?.assumeIsolated { node in
+                let late = node.pendingApplications
+                node.pendingApplications = []
+                for pending in late { pending.resume() }
+            }
+        }
+        defer { timer.cancel() }
+        while appliedUpTo < slot {
+            try checkRunning()
+            guard .now < deadline else { throw MetadataError(.noLeader, "this node has not caught up in time") }
+            await withUnsafeContinuation { continuation in
+                pendingApplications.append((slot, { continuation.resume() }))
+            }
+        }
+    }
+
+    /// The changes to what is selected after `revision`, as they come, without a gap, in order; a list for each call of
+    /// `next`. It ends with ``CompactedError`` for who is too slow, and ``MetadataError`` when this node ends.
+    public func watch(_ selection: MetadataSelection, after revision: Revision) -> MetadataWatch {
+        let id = watches.watch(selection, after: revision).id
+        return MetadataWatch(id: id, node: self)
+    }
+
+    func take(_ id: Watches.WatchID) async throws -> [MetadataChange] {
+        while true {
+            try checkRunning()
+            try Task.checkCancellation()
+            let (changes, _) = try watches.take(id, from: state)
+            if !changes.isEmpty { return changes }
+            await withTaskCancellationHandler {
+                await withUnsafeContinuation { continuation in
+                    watchers[id] = { [weak self] in
+                        self?.assumeIsolated { $0.watchers[id] = nil }
+                        continuation.resume()
+                    }
+                    if Task.isCancelled { watchers[id]?() }
+                }
+            } onCancel: {
+                loop.execute { [weak self] in self?.assumeIsolated { $0.watchers[id]?() } }
+            }
+        }
+    }
+
+    func cancel(_ id: Watches.WatchID) {
+        watches.cancel(id)
+        watchers[id]?()
+    }
+}
+
+/// A watch on keys: ``next()`` waits for changes.
+public struct MetadataWatch: Sendable {
+    let id: Watches.WatchID
+    let node: MetadataNode
+
+    /// The next changes, at least one. One call at a time.
+    public func next() async throws -> [MetadataChange] { try await node.take(id) }
+
+    /// Ends the watch.
+    public func cancel() async { await node.cancel(id) }
+}

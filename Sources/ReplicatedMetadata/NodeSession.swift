@@ -1,0 +1,99 @@
+import BoundedTime
+import EventLoops
+import Metadata
+import TransactionCore
+
+/// A session of this node in the metadata: it renews itself, numbers what is done in it, and ends with the node.
+public actor NodeSession {
+    nonisolated let node: MetadataNode
+    public nonisolated var unownedExecutor: UnownedSerialExecutor { node.loop.asUnownedSerialExecutor() }
+    private let clock: any IntervalClock
+    private var session: MetadataSession
+    private var renewing: Task<Void, Never>?
+    /// It is over: what belonged to it is gone.
+    public private(set) var isOver = false
+
+    /// Opens a session that others take for over when it was not renewed for `duration`.
+    public static func open(
+        on node: MetadataNode, duration: Duration, clock: any IntervalClock, deadline: ContinuousClock.Instant
+    ) async throws -> NodeSession {
+        let nanoseconds = Int64(duration / .nanoseconds(1))
+        let now = try clock.now()
+        let opening = MetadataSession.opening(node: node.node, durationNanoseconds: nanoseconds, at: now)
+        guard case .session(let id, let expiry) = try await node.submit(opening, deadline: deadline) else {
+            throw MetadataError(.refused, "no session was opened")
+        }
+        let session = NodeSession(
+            node, MetadataSession(id, expiry: expiry, durationNanoseconds: nanoseconds), clock: clock)
+        await session.keepAlive(every: duration / 6)
+        return session
+    }
+
+    private init(_ node: MetadataNode, _ session: MetadataSession, clock: any IntervalClock) {
+        self.node = node
+        self.session = session
+        self.clock = clock
+    }
+
+    public var id: SessionID { session.id }
+
+    /// Whether nobody can take it for over yet. Until ``expiry`` what it owns is this node's.
+    public var isAlive: Bool {
+        guard !isOver, let now = try? clock.now() else { return false }
+        return session.isAlive(at: now)
+    }
+
+    /// Until when it lives, as far as is known.
+    public var expiry: Timestamp { session.expiry }
+
+    /// Does a transaction once, whoever leads. Throws when the session is over.
+    public func transaction(
+        _ transaction: MetadataTransaction, deadline: ContinuousClock.Instant
+    ) async throws(MetadataError) -> TransactionAnswer {
+        while true {
+            guard !isOver else { throw MetadataError(.refused, "session \(session.id) is over") }
+            if let command = session.submit(transaction), case .transaction(let number, _) = command {
+                let answer = try await node.submit(command, deadline: deadline)
+                session.answered(number.number)
+                switch answer {
+                case .transaction(let answer): return answer
+                case .refused(.sessionUnknown):
+                    isOver = true
+                    throw MetadataError(.refused, "session \(session.id) is over", detail: "it was not renewed in time")
+                case .refused(let refusal): throw MetadataError(.refused, "the transaction was refused: \(refusal)")
+                case .session, .ended, .epoch: preconditionFailure("\(answer) is no answer to a transaction")
+                }
+            }
+            guard .now < deadline else { throw MetadataError(.noLeader, "too many commands wait for their answers") }
+            try? await node.loop.sleep(for: .milliseconds(1))
+        }
+    }
+
+    /// Ends it; what belongs to it goes at once.
+    public func close(deadline: ContinuousClock.Instant) async throws(MetadataError) {
+        isOver = true
+        renewing?.cancel()
+        _ = try await node.submit(.closeSession(session.id), deadline: deadline)
+    }
+
+    private func keepAlive(every interval: Duration) {
+        renewing = Task(executorPreference: node.loop) { [weak self, loop = node.loop] in
+            while !Task.isCancelled {
+                try? await loop.sleep(for: interval)
+                guard let self, await self.renew() else { return }
+            }
+        }
+    }
+
+    /// Renews it where it is time; returns false when it is over.
+    private func renew() async -> Bool {
+        guard !isOver else { return false }
+        guard let now = try? clock.now(), let renewal = session.renewal(at: now) else { return true }
+        switch try? await node.submit(renewal, deadline: .now + .seconds(1)) {
+        case .session(_, let expiry): session.renewed(until: expiry)
+        case .refused, .ended: isOver = true
+        case .epoch, .transaction, nil: break
+        }
+        return !isOver
+    }
+}
