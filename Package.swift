@@ -78,7 +78,24 @@ let package = Package(
                 .product(name: "Metrics", package: "swift-metrics"),
             ]
         ),
+        .target(
+            name: "MetadataStorage",
+            dependencies: [
+                "Consensus", "EventLoops", "TransactionCore", .product(name: "Logging", package: "swift-log"),
+            ]
+        ),
         .target(name: "LocalCluster", dependencies: ["CLinux"]),
+        .target(
+            name: "PeerTransport",
+            dependencies: [
+                "EventLoops", "TransactionCore",
+                .product(name: "DequeModule", package: "swift-collections"),
+                .product(name: "Logging", package: "swift-log"),
+                .product(name: "Metrics", package: "swift-metrics"),
+                .product(name: "NIOCore", package: "swift-nio"),
+                .product(name: "NIOSSL", package: "swift-nio-ssl"),
+            ]
+        ),
         .target(
             name: "Gateway",
             dependencies: [
@@ -92,6 +109,13 @@ let package = Package(
         ),
 
         // Assemblies: what a node is made of, over the shells.
+        .target(
+            name: "ReplicatedMetadata",
+            dependencies: [
+                "BoundedTime", "Consensus", "EventLoops", "Metadata", "MetadataStorage", "PeerTransport",
+                "TransactionCore", .product(name: "Logging", package: "swift-log"),
+            ]
+        ),
         .target(
             name: "ShardSchema", dependencies: ["ShardBackend", "TransactionCore"],
             resources: [.embedInCode("Migrations")]
@@ -130,10 +154,12 @@ let package = Package(
         .executableTarget(
             name: "meridian",
             dependencies: [
-                "BankWorkload", "ClientAuthentication", "EventLoops", "Gateway", "LocalCluster", "SQLSessions",
-                "ShardBackend", "ShardSchema", "SimulationKit", "SystemClock", "TransactionCore", "TransactionEngine",
+                "BankWorkload", "ClientAuthentication", "Consensus", "EventLoops", "Gateway", "LocalCluster", "Metadata",
+                "PeerTransport", "ReplicatedMetadata", "SQLSessions", "ShardBackend", "ShardSchema", "SimulationKit",
+                "SystemClock", "TransactionCore", "TransactionEngine",
                 .product(name: "ArgumentParser", package: "swift-argument-parser"),
                 .product(name: "Logging", package: "swift-log"),
+                .product(name: "NIOCore", package: "swift-nio"),
                 .product(name: "ServiceLifecycle", package: "swift-service-lifecycle"),
                 .product(name: "UnixSignals", package: "swift-service-lifecycle"),
                 .product(name: "Yams", package: "Yams"),
@@ -154,15 +180,25 @@ let package = Package(
             name: "TestSupport",
             dependencies: [
                 "EventLoops", "LocalCluster", "PostgresWire", "ShardBackend", "ShardSchema",
+                .product(name: "Logging", package: "swift-log"),
                 .product(name: "NIOCore", package: "swift-nio"),
             ],
             path: "Tests/TestSupport"
+        ),
+        .testTarget(
+            name: "ReplicatedMetadataTests",
+            dependencies: [
+                "BoundedTime", "Consensus", "EventLoops", "LocalCluster", "Metadata", "PeerTransport",
+                "ReplicatedMetadata", "SystemClock", "TestSupport", "TransactionCore",
+                .product(name: "Logging", package: "swift-log"),
+            ]
         ),
         .testTarget(name: "TransactionCoreTests", dependencies: ["TransactionCore"]),
         .testTarget(
             name: "BoundedTimeTests", dependencies: ["BoundedTime", "CLinux", "SystemClock", "TransactionCore"]
         ),
         .testTarget(name: "TwoPhaseCommitTests", dependencies: ["TwoPhaseCommit"]),
+        .testTarget(name: "ConsensusTests", dependencies: ["Consensus", "SimulationKit", "TransactionCore"]),
         .testTarget(
             name: "PostgresWireTests",
             dependencies: ["PostgresWire", "TransactionCore", .product(name: "NIOCore", package: "swift-nio")]
@@ -187,10 +223,25 @@ let package = Package(
             dependencies: ["EventLoops", "LocalCluster", "ShardBackend", "TestSupport", "TransactionCore"]
         ),
         .testTarget(
+            name: "MetadataStorageTests",
+            dependencies: [
+                "Consensus", "EventLoops", "MetadataStorage", "TestSupport", "TransactionCore",
+                .product(name: "Logging", package: "swift-log"),
+            ]
+        ),
+        .testTarget(
             name: "GatewayTests",
             dependencies: [
                 "CLinux", "ClientAuthentication", "EventLoops", "Gateway", "PostgresWire", "TestSupport",
                 "TransactionCore",
+                .product(name: "Logging", package: "swift-log"),
+                .product(name: "NIOCore", package: "swift-nio"),
+            ]
+        ),
+        .testTarget(
+            name: "PeerTransportTests",
+            dependencies: [
+                "EventLoops", "PeerTransport", "TestSupport", "TransactionCore",
                 .product(name: "Logging", package: "swift-log"),
                 .product(name: "NIOCore", package: "swift-nio"),
             ]

@@ -32,8 +32,8 @@ public final class ListeningSocket: @unchecked Sendable {
         self.loop = loop
         self.initializer = initializer
         channelLoop = ChannelLoop(loop)
-        socket = try Self.listen(on: address)
-        port = Self.localAddress(of: socket)?.port ?? 0
+        socket = try TCPSocket.listen(on: address, backlog: Self.backlog)
+        port = TCPSocket.localAddress(of: socket)?.port ?? 0
         loop.execute { [self] in resume() }
     }
 
@@ -53,73 +53,13 @@ public final class ListeningSocket: @unchecked Sendable {
     private func resume() {
         if !isClosed { loop.watch(socket, for: .readable, handler: self) }
     }
-
-    // MARK: Sockets
-
-    private static func listen(on address: SocketAddress) throws -> Int32 {
-        let kind = Int32(SOCK_STREAM.rawValue | SOCK_NONBLOCK.rawValue | SOCK_CLOEXEC.rawValue)
-        let socket = Glibc.socket(Int32(address.protocol.rawValue), kind, 0)
-        try check(socket, "socket")
-        do {
-            set(SOL_SOCKET, SO_REUSEADDR, 1, on: socket)
-            let bound: Int32 = address.withSockAddr { bind(socket, $0, socklen_t($1)) }
-            try check(bound, "bind")
-            try check(Glibc.listen(socket, backlog), "listen")
-        } catch {
-            Glibc.close(socket)
-            throw error
-        }
-        return socket
-    }
-
-    private static func check(_ result: Int32, _ call: String) throws {
-        if result < 0 { throw IOError(errnoCode: errno, reason: call) }
-    }
-
-    private static func set(_ level: Int32, _ option: Int32, _ value: Int32, on socket: Int32) {
-        withUnsafeBytes(of: value) { value in
-            _ = setsockopt(socket, level, option, value.baseAddress, socklen_t(value.count))
-        }
-    }
-
-    /// Answers leave at once. A host that is gone without a word is noticed after about two minutes, so that its
-    /// transaction ends; PostgreSQL leaves that to the kernel's own default, which is two hours.
-    private static func configure(_ socket: Int32) {
-        let tcp = Int32(IPPROTO_TCP)
-        set(tcp, TCP_NODELAY, 1, on: socket)
-        set(SOL_SOCKET, SO_KEEPALIVE, 1, on: socket)
-        set(tcp, TCP_KEEPIDLE, 60, on: socket)
-        set(tcp, TCP_KEEPINTVL, 10, on: socket)
-        set(tcp, TCP_KEEPCNT, 6, on: socket)
-    }
-
-    private static func localAddress(of socket: Int32) -> SocketAddress? {
-        makeAddress { getsockname(socket, $0, $1) }
-    }
-
-    /// Nil for an address of another kind than IPv4 and IPv6.
-    private static func makeAddress(
-        _ fill: (UnsafeMutablePointer<sockaddr>, UnsafeMutablePointer<socklen_t>) -> Int32
-    ) -> SocketAddress? {
-        var storage = sockaddr_storage()
-        var length = socklen_t(MemoryLayout<sockaddr_storage>.size)
-        return withUnsafeMutablePointer(to: &storage) { pointer in
-            let raw = UnsafeMutableRawPointer(pointer)
-            guard fill(raw.assumingMemoryBound(to: sockaddr.self), &length) >= 0 else { return nil }
-            return switch Int32(pointer.pointee.ss_family) {
-            case AF_INET: SocketAddress(raw.load(as: sockaddr_in.self))
-            case AF_INET6: SocketAddress(raw.load(as: sockaddr_in6.self))
-            default: nil
-            }
-        }
-    }
 }
 
 extension ListeningSocket: ReadinessHandler {
     package func becameReady(_ readiness: Readiness) {
         for _ in 0..<Self.connectionsPerTurnMax where !isClosed {
             var connection: Int32 = -1
-            let remote = Self.makeAddress { address, length in
+            let remote = TCPSocket.makeAddress { address, length in
                 connection = accept4(socket, address, length, Int32(SOCK_NONBLOCK.rawValue | SOCK_CLOEXEC.rawValue))
                 return connection
             }
@@ -131,14 +71,14 @@ extension ListeningSocket: ReadinessHandler {
                 default: continue
                 }
             }
-            Self.configure(connection)
+            TCPSocket.configure(connection)
             accept(connection, remote)
         }
     }
 
     private func accept(_ connection: Int32, _ remote: SocketAddress?) {
         let channel = SocketChannel(
-            connection, on: channelLoop, local: Self.localAddress(of: connection), remote: remote)
+            connection, on: channelLoop, local: TCPSocket.localAddress(of: connection), remote: remote)
         do {
             try initializer(channel)
             channel.start()

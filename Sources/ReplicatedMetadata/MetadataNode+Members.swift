@@ -29,7 +29,8 @@ extension MetadataNode {
             try await catchUp(deadline: deadline)
             guard let wanted = replica.membership.applying(change) else {
                 guard isDone(change) else {
-                    throw MetadataError(.refused, "the members can't be changed like that", detail: "\(replica.membership)")
+                    throw MetadataError(
+                        .refused, "the members can't be changed like that", detail: "\(replica.membership)")
                 }
                 return
             }

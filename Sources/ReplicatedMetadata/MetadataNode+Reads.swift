@@ -88,6 +88,7 @@ extension MetadataNode {
     /// `next`. It ends with ``CompactedError`` for who is too slow, and ``MetadataError`` when this node ends.
     public func watch(_ selection: MetadataSelection, after revision: Revision) -> MetadataWatch {
         let id = watches.watch(selection, after: revision).id
+        openWatches.insert(id)
         return MetadataWatch(id: id, node: self)
     }
 
@@ -95,6 +96,7 @@ extension MetadataNode {
         while true {
             try checkRunning()
             try Task.checkCancellation()
+            guard openWatches.contains(id) else { throw CancellationError() }
             let (changes, _) = try watches.take(id, from: state)
             if !changes.isEmpty { return changes }
             await withTaskCancellationHandler {
@@ -113,6 +115,7 @@ extension MetadataNode {
 
     func cancel(_ id: Watches.WatchID) {
         watches.cancel(id)
+        openWatches.remove(id)
         watchers[id]?()
     }
 }
@@ -122,7 +125,7 @@ public struct MetadataWatch: Sendable {
     let id: Watches.WatchID
     let node: MetadataNode
 
-    /// The next changes, at least one. One call at a time.
+    /// The next changes, at least one. One call at a time. Throws `CancellationError` when the watch has been ended.
     public func next() async throws -> [MetadataChange] { try await node.take(id) }
 
     /// Ends the watch.

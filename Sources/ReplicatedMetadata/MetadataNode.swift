@@ -26,6 +26,8 @@ public actor MetadataNode {
     private(set) var appliedUpTo: Slot
     private var chosenSinceSnapshot = 0
     var watches: Watches
+    var openWatches: Set<Watches.WatchID> = []
+    /// Whoever waits for a watch to have something.
     var watchers: [Watches.WatchID: @Sendable () -> Void] = [:]
 
     /// What the clock told last. While it does not tell, nothing is done by lease, and leases seem not to end.
@@ -144,6 +146,8 @@ public actor MetadataNode {
         pendingApplications = []
         for watcher in watchers.values { watcher() }
     }
+
+    var isRunning: Bool { failure == nil }
 
     func checkRunning() throws(MetadataError) {
         if let failure { throw failure }

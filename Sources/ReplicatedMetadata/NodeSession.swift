@@ -11,7 +11,11 @@ public actor NodeSession {
     private var session: MetadataSession
     private var renewing: Task<Void, Never>?
     /// It is over: what belonged to it is gone.
-    public private(set) var isOver = false
+    public private(set) var isOver = false {
+        didSet { if isOver { Task { [waiting] in await waiting?.cancel() } } }
+    }
+    /// What a contender waits for.
+    private var waiting: MetadataWatch?
 
     /// Opens a session that others take for over when it was not renewed for `duration`.
     public static func open(
@@ -69,6 +73,50 @@ public actor NodeSession {
         }
     }
 
+    /// Waits for its turn among all that contend for `prefix` (``Contender``): returns what is held until it is released
+    /// or the session is over. `value` is for others to read.
+    public func acquire(_ prefix: MetadataPrefix, value: [UInt8]) async throws -> HeldLock {
+        var (contender, actions) = Contender.enter(prefix, value: value)
+        while true {
+            guard !actions.isEmpty else { throw MetadataError(.refused, "session \(session.id) is over") }
+            switch actions.removeFirst() {
+            case .submit(let transaction):
+                let answer = try await self.transaction(transaction, deadline: .now + .seconds(3600))
+                actions += contender.answered(.transaction(answer))
+            case .read(let query):
+                actions += contender.found(try await node.read(query, deadline: .now + .seconds(3600)))
+            case .watch(let key, let revision):
+                actions += try await change(of: key, after: revision, for: &contender)
+            case .unwatch: await waiting?.cancel()
+            case .held(let token):
+                guard case .holding(let own) = contender.state else { preconditionFailure("held, and not holding") }
+                return HeldLock(session: self, key: own.key, token: token)
+            case .ended: throw MetadataError(.refused, "session \(session.id) is over")
+            }
+        }
+    }
+
+    /// Waits until something happens to the key before the contender's own.
+    private func change(
+        of key: MetadataKey, after revision: Revision, for contender: inout Contender
+    ) async throws -> [Contender.Action] {
+        let watch = await node.watch(.key(key), after: revision)
+        waiting = watch
+        guard !isOver else { return contender.sessionEnded() }
+        do {
+            while true {
+                for change in try await watch.next() {
+                    let actions = contender.changed(change)
+                    if !actions.isEmpty { return actions }
+                }
+            }
+        } catch is CompactedError {
+            return contender.watchLost(key)
+        } catch is CancellationError where !Task.isCancelled {
+            return contender.sessionEnded()
+        }
+    }
+
     /// Ends it; what belongs to it goes at once.
     public func close(deadline: ContinuousClock.Instant) async throws(MetadataError) {
         isOver = true
@@ -95,5 +143,18 @@ public actor NodeSession {
         case .epoch, .transaction, nil: break
         }
         return !isOver
+    }
+}
+
+/// A lock that is held, or a seat to which somebody is elected, for as long as its session lives.
+public struct HeldLock: Sendable {
+    public let session: NodeSession
+    public let key: MetadataKey
+    /// Larger than that of every holder before: what is done under the lock can be refused where a larger one has been.
+    public let token: Revision
+
+    /// Gives it back: the next one has its turn.
+    public func release(deadline: ContinuousClock.Instant) async throws(MetadataError) {
+        _ = try await session.transaction(MetadataTransaction(then: [.delete(.key(key))]), deadline: deadline)
     }
 }

@@ -16,13 +16,20 @@ struct CoordinatorLock: Sendable {
     private static let keys = "1296388681, 1"
 
     /// Connects and waits for the lock until `deadline`; returns the session that holds it.
+    ///
+    /// - Parameter mayEvict: whether the holder's session is to be ended, because the caller has been elected in the
+    ///   holder's place; asked each time.
     func acquire(
-        on loop: EventLoop, deadline: ContinuousClock.Instant
+        on loop: EventLoop, deadline: ContinuousClock.Instant,
+        mayEvict: @Sendable () async -> Bool = { false }
     ) async throws(EngineStartError) -> ShardConnection {
         do throws(ShardError) {
             let connection = try await ShardConnection.connect(to: settings, on: loop, deadline: deadline)
             do throws(ShardError) {
                 while try await !isGranted(connection, deadline: deadline) {
+                    if await mayEvict() {
+                        _ = try await connection.run([Self.eviction], deadline: deadline + .seconds(1))
+                    }
                     guard ContinuousClock.now < deadline else {
                         throw ShardError(.invalidUse, try await describeHolder(connection))
                     }
@@ -55,6 +62,14 @@ struct CoordinatorLock: Sendable {
         guard let row = rows.first else { return "it has let go just now" }
         return "\(try row.text(0)), connected from \(try row.text(1)) since \(try row.text(2))"
     }
+
+    private static let eviction = SQLStatement(
+        """
+        SELECT pg_terminate_backend(l.pid) FROM pg_locks l
+        WHERE l.locktype = 'advisory' AND l.granted AND l.objsubid = 2
+            AND (l.classid, l.objid) = (\(keys))
+            AND l.database = (SELECT oid FROM pg_database WHERE datname = current_database())
+        """)
 
     private static let holder = SQLStatement(
         """

@@ -36,7 +36,8 @@ struct Takeover: Sendable {
             // One order for all coordinators, so that two that start at once don't lock each other out for ever.
             for shard in configuration.shards.sorted(by: { $0.id < $1.id }) {
                 let lock = try configuration.lock(of: shard.id)
-                locks[shard.id] = try await lock.acquire(on: loop, deadline: deadline)
+                locks[shard.id] = try await lock.acquire(
+                    on: loop, deadline: deadline, mayEvict: configuration.isElected)
                 try await checkIdentity(shard.id, locks[shard.id]!)
             }
             let epoch = try await raiseEpoch(configuration, locks)

@@ -91,6 +91,7 @@ extension TransactionEngine {
         } catch {
             guard error.sqlState == .objectNotInPrerequisiteState else { return true }
             logger.critical("another coordinator took over shard \(shard); this one serves no more: \(error.message)")
+            isFenced = true
             stopAdmitting()
             return false
         }

@@ -40,6 +40,8 @@ public actor TransactionEngine {
     private var isExpiring = false
     /// The engine has let go of the shards: whatever is not settled is its successor's.
     private(set) var isStopped = false
+    /// Another coordinator has taken over; this one can do nothing more.
+    public internal(set) var isFenced = false
     private var upkeep: [Task<Void, Never>] = []
 
     public nonisolated var unownedExecutor: UnownedSerialExecutor { loop.asUnownedSerialExecutor() }

@@ -13,6 +13,8 @@ struct ClusterConfiguration: Sendable {
     var retention = Duration.seconds(3600)
     /// How clients reach the node.
     var gateway = GatewaySettings()
+    /// How it forms a cluster with other nodes; nil for one that is alone.
+    var replication: ReplicationSettings?
 
     /// ``retention`` in whole seconds, rounded up, as the shards keep it.
     var retentionSeconds: Int64 {

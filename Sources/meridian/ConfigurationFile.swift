@@ -1,4 +1,6 @@
 import Foundation
+import PeerTransport
+import ReplicatedMetadata
 import SystemClock
 import TransactionCore
 import TransactionEngine
@@ -27,7 +29,7 @@ extension ClusterConfiguration {
         } catch {
             throw ConfigurationError("configuration file \(file) is not YAML", detail: "\(error)")
         }
-        let keys = ["node", "shards", "gateway", "clock", "retention", "pool", "timeouts"]
+        let keys = ["node", "shards", "gateway", "cluster", "clock", "retention", "pool", "timeouts"]
         try self.init(ConfigurationSection(root, file: file, path: "", keys: keys))
     }
 
@@ -55,6 +57,8 @@ extension ClusterConfiguration {
         retention = try section.duration("retention", in: .seconds(2) ... .seconds(365 * 86_400)) ?? retention
         let gatewayKeys = ["listen", "database", "clients", "rules", "users", "tls_certificate", "tls_key"]
         gateway = try section.section("gateway", keys: gatewayKeys).map(Self.gateway) ?? gateway
+        let clusterKeys = ["name", "listen", "address", "nodes", "directory"] + Self.peerTLSKeys
+        replication = try section.section("cluster", keys: clusterKeys).map(Self.replication)
         clock = try section.section("clock", keys: ["source", "uncertainty"]).map(Self.clock) ?? clock
         if let pool = try section.section("pool", keys: ["writers", "readers", "streams", "wait"]) {
             engine.writersMax = try pool.number("writers", in: 1...10_000) ?? engine.writersMax
@@ -81,6 +85,40 @@ extension ClusterConfiguration {
         gateway.tlsCertificate = try section.path("tls_certificate")
         gateway.tlsKey = try section.path("tls_key")
         return gateway
+    }
+
+    private static let peerTLSKeys = ["tls_certificate", "tls_key", "tls_authority"]
+
+    private static func replication(_ section: ConfigurationSection) throws -> ReplicationSettings {
+        let explanation = ReplicationSettings.addressExplanation
+        let listen = try section.required("listen", explanation, PeerAddress.init)
+        let founders = try section.sections("nodes", keys: ["node", "address"]).map { node in
+            (
+                try node.required("node", "a node's number is 1 to \(NodeID.maximum)") {
+                    UInt16($0).flatMap { $0 > 0 ? NodeID(rawValue: $0) : nil }
+                },
+                try node.required("address", explanation, PeerAddress.init)
+            )
+        }
+        guard let directory = try section.path("directory") else {
+            throw ConfigurationError(
+                "in configuration file \(section.file): \"cluster.directory\" is missing",
+                detail: "it is the path of a directory that this node alone uses")
+        }
+        let paths = try peerTLSKeys.map { try section.path($0) }
+        guard paths.allSatisfy({ $0 == nil }) || paths.allSatisfy({ $0 != nil }) else {
+            throw ConfigurationError(
+                "in configuration file \(section.file): cluster.\(peerTLSKeys.joined(separator: ", cluster.")) go "
+                    + "together")
+        }
+        return ReplicationSettings(
+            name: try section.required("name", "it is a name of at most 255 bytes") {
+                (1...255).contains($0.utf8.count) ? $0 : nil
+            },
+            listen: listen, address: try section.value("address", explanation, PeerAddress.init) ?? listen,
+            founders: Dictionary(founders) { first, _ in first },
+            directory: directory,
+            tls: paths[0].map { PeerTLS(certificateChain: $0, privateKey: paths[1]!, trustRoots: paths[2]!) })
     }
 
     private static func clock(_ section: ConfigurationSection) throws -> ClockSource {

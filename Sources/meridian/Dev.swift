@@ -19,6 +19,7 @@ struct Dev: AsyncParsableCommand {
               meridian dev                            three shards, gone at the end
               meridian dev --data ~/bank              kept, and opened again the next time
               meridian dev --shards 1 --uncertainty 0
+              meridian dev --nodes 3                  three nodes, each its own process: kill one
               meridian dev --nodes 0                  the shards alone, for a `meridian serve` of your own
             """
     )
@@ -29,7 +30,11 @@ struct Dev: AsyncParsableCommand {
     @Option(help: "How many shards; by default 3, or as many as the kept data has.")
     var shards: Int?
 
-    @Option(help: "How many nodes clients can connect to; 0 is none. They share one process and one coordinator.")
+    @Option(
+        help: """
+            How many nodes clients can connect to; 0 is none. Several are a process each, which may be killed or \
+            stopped: they replicate their metadata and elect one that coordinates.
+            """)
     var nodes = 1
 
     @Option(help: "The first node's port for clients, the others' follow; by default free ones.")
@@ -126,7 +131,11 @@ private struct DevService: Service {
         let logger = Logger(label: "meridian.dev")
         var services: [any Service] = cluster.servers.map { ShardSupervisor(server: $0, logger: logger) }
         // The group stops its services in the reverse order: the nodes before what watches the shards.
-        if options.nodes > 0 { services.append(try NodeService(configuration, ports: ports)) }
+        if options.nodes == 1 { services.append(try NodeService(configuration, ports: ports)) }
+        if options.nodes > 1 {
+            let nodes = try DevNodes(configuration, ports: ports, in: cluster.path + "/nodes")
+            for number in 1...options.nodes { services.append(DevNodeSupervisor(number, of: nodes, logger: logger)) }
+        }
         try await ServiceGroup(services: services, logger: logger).run()
     }
 

@@ -82,19 +82,34 @@ final class DevConfigurationFile: Sendable {
         return true
     }
 
-    private static func text(_ configuration: ClusterConfiguration, uncertainty: Duration) -> String {
+    /// A configuration file with what differs from the defaults.
+    static func text(_ configuration: ClusterConfiguration, uncertainty: Duration) -> String {
         let shards = configuration.engine.shards.map { shard in
             "  - name: \(shard.id)\n    conninfo: \(shard.conninfo)\n"
         }
         return """
             node: \(configuration.engine.node)
-            gateway:
+            \(configuration.replication.map(Self.text) ?? "")gateway:
               listen: \(configuration.gateway.host):\(configuration.gateway.port)
             clock:
               source: host
               uncertainty: \(DurationArgument(uncertainty))
             shards:
             \(shards.joined())
+            """
+    }
+
+    private static func text(_ replication: ReplicationSettings) -> String {
+        let nodes = replication.founders.keys.sorted().map { node in
+            "    - node: \(node)\n      address: \"\(replication.founders[node]!)\"\n"
+        }
+        return """
+            cluster:
+              name: \(replication.name)
+              listen: "\(replication.listen)"
+              directory: \(replication.directory)
+              nodes:
+            \(nodes.joined())
             """
     }
 }

@@ -15,7 +15,7 @@ struct NodeService: Service {
     private let users: [String: PasswordVerifier]
 
     /// How long clients have to finish when the node stops.
-    private static let grace = Duration.seconds(5)
+    static let grace = Duration.seconds(5)
 
     /// Reads what the gateway's settings name. Throws ``ConfigurationError``.
     ///
@@ -33,6 +33,14 @@ struct NodeService: Service {
 
     func run() async throws {
         Self.raiseDescriptorLimit()
+        if let replication = configuration.replication {
+            return try await ReplicatedNodeService(
+                configuration: configuration, replication: replication, door: doors[0],
+                makeSessions: { [configuration, users] engine in
+                    try await SessionNode(engine, database: configuration.gateway.database, users: users)
+                }
+            ).run()
+        }
         var engine = configuration.engine
         engine.faultHook = try FaultInjection.hook(from: ProcessInfo.processInfo.environment)
         let clock = SystemBoundedClock(source: configuration.clock)

@@ -12,9 +12,9 @@ enum Layer {
         ("Consensus", .pure), ("Metadata", .pure), ("Placement", .pure), ("StatementRouting", .pure),
         ("SimulationKit", .simulation),
         ("EventLoops", .loop),
-        ("SystemClock", .shell), ("ShardBackend", .shell), ("LocalCluster", .shell),
-        ("Gateway", .shell),
-        ("ShardSchema", .assembly), ("TransactionEngine", .assembly), ("SQLSessions", .assembly),
+        ("SystemClock", .shell), ("ShardBackend", .shell), ("MetadataStorage", .shell), ("LocalCluster", .shell),
+        ("PeerTransport", .shell), ("Gateway", .shell),
+        ("ReplicatedMetadata", .assembly), ("ShardSchema", .assembly), ("TransactionEngine", .assembly), ("SQLSessions", .assembly),
         ("BankWorkload", .assembly),
         ("meridian", .executable), ("meridian-bench", .executable),
     ]
