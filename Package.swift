@@ -47,7 +47,7 @@ let package = Package(
         ),
         .target(
             name: "Metadata",
-            dependencies: ["TransactionCore", .product(name: "DequeModule", package: "swift-collections")]
+            dependencies: ["Consensus", "TransactionCore", .product(name: "DequeModule", package: "swift-collections")]
         ),
         .target(name: "Placement", dependencies: ["TransactionCore"]),
         .target(name: "StatementRouting", dependencies: ["CPgQuery", "Placement", "TransactionCore"]),
@@ -209,7 +209,8 @@ let package = Package(
                 "ClientAuthentication", "TransactionCore", .product(name: "Crypto", package: "swift-crypto"),
             ]
         ),
-        .testTarget(name: "MetadataTests", dependencies: ["Metadata", "SimulationKit", "TransactionCore"]),
+        .testTarget(
+            name: "MetadataTests", dependencies: ["Consensus", "Metadata", "SimulationKit", "TransactionCore"]),
         .testTarget(name: "PlacementTests", dependencies: ["Placement", "TransactionCore"]),
         .testTarget(name: "StatementRoutingTests", dependencies: ["Placement", "StatementRouting", "TransactionCore"]),
         .testTarget(name: "SimulationTests", dependencies: ["SimulationKit"]),

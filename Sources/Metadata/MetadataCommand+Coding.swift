@@ -1,3 +1,4 @@
+public import Consensus
 import TransactionCore
 
 extension MetadataCommand {
@@ -6,10 +7,10 @@ extension MetadataCommand {
 
     /// The form in bytes, for the log.
     ///
-    /// - Throws: ``ByteCodingError`` that reading it would throw: something is longer than it may be.
-    public func encoded() throws(ByteCodingError) -> [UInt8] {
+    /// - Throws: ``MalformedBytes`` that reading it would throw: something is longer than it may be.
+    public func encoded() throws(MalformedBytes) -> [UInt8] {
         var writer = ByteWriter()
-        writer.write(byte: codingVersion)
+        writer.byte(codingVersion)
         writer.write(self)
         _ = try MetadataCommand(decoding: writer.bytes)
         return writer.bytes
@@ -18,9 +19,9 @@ extension MetadataCommand {
     /// Reads what ``encoded()`` made.
     ///
     /// A node that can't read a command that was chosen stops: others may have done what it says.
-    public init(decoding bytes: [UInt8]) throws(ByteCodingError) {
-        guard bytes.count <= Self.bytesMax else { throw .invalid("\(bytes.count) bytes") }
+    public init(decoding bytes: [UInt8]) throws(MalformedBytes) {
         var reader = ByteReader(bytes)
+        guard bytes.count <= Self.bytesMax else { throw reader.malformed(.outOfRange) }
         try reader.checkVersion()
         self = try reader.value()
         try reader.end()
@@ -31,13 +32,13 @@ extension MetadataAnswer {
     /// The form in bytes, for other nodes.
     public var encoded: [UInt8] {
         var writer = ByteWriter()
-        writer.write(byte: codingVersion)
+        writer.byte(codingVersion)
         writer.write(self)
         return writer.bytes
     }
 
     /// Reads what ``encoded`` made.
-    public init(decoding bytes: [UInt8]) throws(ByteCodingError) {
+    public init(decoding bytes: [UInt8]) throws(MalformedBytes) {
         var reader = ByteReader(bytes)
         try reader.checkVersion()
         self = try reader.value()
@@ -52,23 +53,23 @@ private let epochMax = 1 << 60
 let codingVersion: UInt8 = 1
 
 extension ByteReader {
-    mutating func checkVersion() throws(ByteCodingError) {
+    mutating func checkVersion() throws(MalformedBytes) {
         let version = try byte()
-        guard version == codingVersion else { throw .unknownVersion(version) }
+        guard version == codingVersion else { throw malformed(.unknownVersion(version)) }
     }
 }
 
 extension MetadataCommand: ByteCoded {
-    init(from reader: inout ByteReader) throws(ByteCodingError) {
+    init(from reader: inout ByteReader) throws(MalformedBytes) {
         switch try reader.byte() {
         case 1: self = .openSession(node: try reader.value(), expiry: try reader.value())
         case 2: self = .renewSession(try reader.value(), expiry: try reader.value())
         case 3: self = .closeSession(try reader.value())
         case 4: self = .expireSession(try reader.value(), expiry: try reader.value())
         case 5:
-            self = .raiseEpoch(try reader.value(), above: Epoch(rawValue: Int64(try reader.number(max: epochMax))))
+            self = .raiseEpoch(try reader.value(), above: Epoch(rawValue: Int64(try reader.integer(max: epochMax))))
         case 6: self = .transaction(try reader.value(), try reader.value())
-        case let tag: throw .invalid("command \(tag)")
+        case let tag: throw reader.malformed(.unknownKind(tag))
         }
     }
 
@@ -85,19 +86,19 @@ extension MetadataCommand: ByteCoded {
 }
 
 extension CommandNumber: ByteCoded {
-    init(from reader: inout ByteReader) throws(ByteCodingError) {
+    init(from reader: inout ByteReader) throws(MalformedBytes) {
         self.init(session: try reader.value(), number: try reader.number(), answeredBelow: try reader.number())
     }
 
     func write(to writer: inout ByteWriter) {
         writer.write(session)
-        writer.write(number)
-        writer.write(answeredBelow)
+        writer.number(number)
+        writer.number(answeredBelow)
     }
 }
 
 extension MetadataTransaction: ByteCoded {
-    init(from reader: inout ByteReader) throws(ByteCodingError) {
+    init(from reader: inout ByteReader) throws(MalformedBytes) {
         self.init(
             compares: try reader.list(max: Self.partsMax), then: try reader.list(max: Self.partsMax),
             otherwise: try reader.list(max: Self.partsMax))
@@ -111,14 +112,14 @@ extension MetadataTransaction: ByteCoded {
 }
 
 extension MetadataCompare: ByteCoded {
-    init(from reader: inout ByteReader) throws(ByteCodingError) {
+    init(from reader: inout ByteReader) throws(MalformedBytes) {
         switch try reader.byte() {
         case 1: self = .exists(try reader.value())
         case 2: self = .absent(try reader.value())
         case 3: self = .modified(try reader.value(), try reader.value())
         case 4: self = .version(try reader.value(), try reader.number())
         case 5: self = .value(try reader.value(), try reader.metadataValue())
-        case let tag: throw .invalid("comparison \(tag)")
+        case let tag: throw reader.malformed(.unknownKind(tag))
         }
     }
 
@@ -129,16 +130,16 @@ extension MetadataCompare: ByteCoded {
         case .modified(let key, let revision): writer.write(3, key, revision)
         case .version(let key, let version):
             writer.write(4, key)
-            writer.write(version)
+            writer.number(version)
         case .value(let key, let value):
             writer.write(5, key)
-            writer.write(value)
+            writer.block(value)
         }
     }
 }
 
 extension MetadataOperation: ByteCoded {
-    init(from reader: inout ByteReader) throws(ByteCodingError) {
+    init(from reader: inout ByteReader) throws(MalformedBytes) {
         switch try reader.byte() {
         case 1:
             self = .put(try reader.value(), try reader.metadataValue(), ephemeral: try reader.flag())
@@ -147,7 +148,7 @@ extension MetadataOperation: ByteCoded {
         case 3: self = .delete(.key(try reader.value()))
         case 4: self = .delete(.prefix(try reader.value()))
         case 5: self = .read(try reader.value())
-        case let tag: throw .invalid("operation \(tag)")
+        case let tag: throw reader.malformed(.unknownKind(tag))
         }
     }
 
@@ -155,11 +156,11 @@ extension MetadataOperation: ByteCoded {
         switch self {
         case .put(let key, let value, let isEphemeral):
             writer.write(1, key)
-            writer.write(value)
+            writer.block(value)
             writer.write(isEphemeral)
         case .create(let prefix, let value, let isEphemeral):
             writer.write(2, prefix)
-            writer.write(value)
+            writer.block(value)
             writer.write(isEphemeral)
         case .delete(.key(let key)): writer.write(3, key)
         case .delete(.prefix(let prefix)): writer.write(4, prefix)
@@ -169,14 +170,14 @@ extension MetadataOperation: ByteCoded {
 }
 
 extension MetadataQuery: ByteCoded {
-    init(from reader: inout ByteReader) throws(ByteCodingError) {
+    init(from reader: inout ByteReader) throws(MalformedBytes) {
         switch try reader.byte() {
         case 1: self = .get(try reader.value())
         case 2:
             self = .first(
-                try reader.value(), after: try reader.optional(), limit: try reader.number(max: .max))
-        case 3: self = .last(try reader.value(), through: try reader.value(), limit: try reader.number(max: .max))
-        case let tag: throw .invalid("query \(tag)")
+                try reader.value(), after: try reader.optional(), limit: try reader.integer(max: .max))
+        case 3: self = .last(try reader.value(), through: try reader.value(), limit: try reader.integer(max: .max))
+        case let tag: throw reader.malformed(.unknownKind(tag))
         }
     }
 
@@ -186,16 +187,16 @@ extension MetadataQuery: ByteCoded {
         case .first(let prefix, let after, let limit):
             writer.write(2, prefix)
             writer.write(after)
-            writer.write(UInt64(bitPattern: Int64(limit)))
+            writer.number(UInt64(bitPattern: Int64(limit)))
         case .last(let prefix, let through, let limit):
             writer.write(3, prefix, through)
-            writer.write(UInt64(bitPattern: Int64(limit)))
+            writer.number(UInt64(bitPattern: Int64(limit)))
         }
     }
 }
 
 extension MetadataAnswer: ByteCoded {
-    init(from reader: inout ByteReader) throws(ByteCodingError) {
+    init(from reader: inout ByteReader) throws(MalformedBytes) {
         switch try reader.byte() {
         case 1: self = .session(try reader.value(), expiry: try reader.value())
         case 2: self = .ended
@@ -203,27 +204,27 @@ extension MetadataAnswer: ByteCoded {
         case 4: self = .transaction(try reader.value())
         case 5:
             let reason = try reader.byte()
-            guard let refusal = MetadataRefusal(rawValue: reason) else { throw .invalid("refusal \(reason)") }
+            guard let refusal = MetadataRefusal(rawValue: reason) else { throw reader.malformed(.unknownKind(reason)) }
             self = .refused(refusal)
-        case let tag: throw .invalid("answer \(tag)")
+        case let tag: throw reader.malformed(.unknownKind(tag))
         }
     }
 
     func write(to writer: inout ByteWriter) {
         switch self {
         case .session(let id, let expiry): writer.write(1, id, expiry)
-        case .ended: writer.write(byte: 2)
+        case .ended: writer.byte(2)
         case .epoch(let epoch): writer.write(3, epoch)
         case .transaction(let answer): writer.write(4, answer)
         case .refused(let refusal):
-            writer.write(byte: 5)
-            writer.write(byte: refusal.rawValue)
+            writer.byte(5)
+            writer.byte(refusal.rawValue)
         }
     }
 }
 
 extension TransactionAnswer: ByteCoded {
-    init(from reader: inout ByteReader) throws(ByteCodingError) {
+    init(from reader: inout ByteReader) throws(MalformedBytes) {
         self.init(
             revision: try reader.value(), held: try reader.flag(),
             results: try reader.list(max: MetadataTransaction.partsMax))
@@ -237,34 +238,34 @@ extension TransactionAnswer: ByteCoded {
 }
 
 extension OperationResult: ByteCoded {
-    init(from reader: inout ByteReader) throws(ByteCodingError) {
+    init(from reader: inout ByteReader) throws(MalformedBytes) {
         switch try reader.byte() {
         case 1: self = .put(replaced: try reader.optional())
         case 2: self = .created(try reader.value(), after: try reader.optional())
-        case 3: self = .deleted(try reader.number(max: .max))
+        case 3: self = .deleted(try reader.integer(max: .max))
         case 4: self = .read(try reader.value())
-        case let tag: throw .invalid("result \(tag)")
+        case let tag: throw reader.malformed(.unknownKind(tag))
         }
     }
 
     func write(to writer: inout ByteWriter) {
         switch self {
         case .put(let replaced):
-            writer.write(byte: 1)
+            writer.byte(1)
             writer.write(replaced)
         case .created(let key, let before):
             writer.write(2, key)
             writer.write(before)
         case .deleted(let count):
-            writer.write(byte: 3)
-            writer.write(UInt64(count))
+            writer.byte(3)
+            writer.number(UInt64(count))
         case .read(let answer): writer.write(4, answer)
         }
     }
 }
 
 extension QueryAnswer: ByteCoded {
-    init(from reader: inout ByteReader) throws(ByteCodingError) {
+    init(from reader: inout ByteReader) throws(MalformedBytes) {
         self.init(
             revision: try reader.value(), entries: try reader.list(max: .max), isComplete: try reader.flag())
     }
