@@ -28,6 +28,7 @@ extension Conversation {
                     try await endImplicitTransaction()
                 }
                 done += 1
+                if isLast { break }
             }
             if done == 0 { writer.emptyQueryResponse() }
             try await endImplicitTransaction()

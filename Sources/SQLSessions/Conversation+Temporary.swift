@@ -15,6 +15,8 @@ struct TemporaryRelations: Sendable {
     fileprivate var isChanged = false
     /// They may be others than was last seen.
     fileprivate var isStale = false
+    /// They are gone with their connection, and the client has been told.
+    fileprivate var isLossTold = false
 
     fileprivate init(in session: PinnedSession) { self.session = session }
 
@@ -135,6 +137,7 @@ extension Conversation {
 
     /// Between two transactions: lets go of the session's connection if nothing is left in it.
     func settleTemporaries() async {
+        if temporaries?.isLossTold == true { return await releaseTemporaries() }
         guard temporaries?.isChanged == true else { return }
         // After a cancelled statement it is left to the next time.
         guard (try? await lookAtTemporaries()) != nil else { return }
@@ -152,7 +155,7 @@ extension Conversation {
         // In a failed block nothing is run but what ends it.
         guard let known = temporaries, !block.hasFailed else { return }
         guard known.session.isOpen else {
-            if transaction == nil { await releaseTemporaries() }
+            temporaries?.isLossTold = true
             throw TransactionError(
                 .connectionFailure, "the session's connection to shard \(known.session.shard) was lost",
                 detail: "its temporary tables are gone", hint: "connect again", shard: known.session.shard)

@@ -65,18 +65,20 @@ import TransactionEngine
             try await client.text("\(change); ROLLBACK TO s; INSERT INTO two VALUES (4); \(change); COMMIT")
             #expect(await client.failure("SELECT * FROM three") == "42P01")
             #expect(try await client.text("SELECT n FROM one UNION ALL SELECT n FROM two ORDER BY n") == "1\n2\n4")
-            // The shards of one row each, whichever the temporary tables are on.
+            // One shard, whichever it is; and all, that one first.
             for id in 1...6 {
                 try await client.text(
                     "BEGIN; INSERT INTO two VALUES (\(100 + id)); \(change) WHERE id = \(id); COMMIT")
+                try await client.text(
+                    "BEGIN; \(change) WHERE id = \(id); INSERT INTO two VALUES (\(200 + id)); \(change); COMMIT")
             }
-            #expect(try await client.text("SELECT count(*) FROM two WHERE n > 100; \(sum)") == "6\n3096")
-            #expect(try await served.session { try await $0.text(sum) } == "3096")
+            #expect(try await client.text("SELECT count(*) FROM two WHERE n > 100; \(sum)") == "12\n3282")
+            #expect(try await served.session { try await $0.text(sum) } == "3282")
             // A constraint that is looked at with the commit stops all of it.
             try await client.text("CREATE TEMP TABLE late (n int UNIQUE DEFERRABLE INITIALLY DEFERRED)")
             try await client.text("BEGIN; INSERT INTO late VALUES (1), (1); \(change) WHERE id IN (2, 3, 4, 5)")
             #expect(await client.failure("COMMIT") == "23505")
-            #expect(try await client.text("SELECT count(*) FROM late; \(sum)") == "0\n3096")
+            #expect(try await client.text("SELECT count(*) FROM late; \(sum)") == "0\n3282")
         }
     }
 
@@ -192,9 +194,11 @@ import TransactionEngine
                 + "WHERE c.relname = 't' AND l.relation = c.oid AND l.pid = a.pid"
             try await client.text("BEGIN; INSERT INTO t (s) VALUES ('x')")
             _ = try await served.engine.inspect(SQLStatement(end), on: shard)
-            #expect(await client.failure("SELECT * FROM t") != nil)
+            // If the server's own words came first, once more when it is noticed that the tables are gone.
+            let told = await client.failure("SELECT * FROM t")
             try await client.text("ROLLBACK")
-            #expect(await client.failure("SELECT * FROM t") == "08006")
+            if told == "57P01" { #expect(await client.failure("SELECT * FROM t WHERE n = 1") == "08006") }
+            #expect(told == "57P01" || told == "08006")
             #expect(await client.failure("SELECT * FROM t") == "42P01")
             #expect(try await kept() == 0)
         }
