@@ -50,8 +50,9 @@ extension Conversation {
         let isNew = command.action == .create && command.object != "index" && command.object != "trigger"
         guard isNew else {
             guard try areTemporary(command.relations) else { return nil }
-            _ = try await changeTemporaries(SQLStatement(command.sql, isPrepared: false), isBlock: isBlock)
-            return StatementResult([], tag: Self.tag(of: command))
+            let tag = Self.tag(of: command)
+            _ = try await changeTemporaries(SQLStatement(command.sql, isPrepared: false), tag, isBlock: isBlock)
+            return StatementResult([], tag: tag)
         }
         guard let name = command.relations.first, name.schema == nil else { return nil }
         guard variables.settings.searchPath.first != TableName.temporarySchema else {

@@ -148,7 +148,9 @@ extension Conversation {
     private func runOnTemporaries(
         _ planned: PlannedStatement, isBlock: Bool, tag: String
     ) async throws(TransactionError) -> StatementResult {
-        _ = try await changeTemporaries(SQLStatement(planned.statement.text, isPrepared: false), isBlock: isBlock)
+        let words = tag == "TRUNCATE TABLE" ? tag : nil
+        let sql = SQLStatement(planned.statement.text, isPrepared: false)
+        _ = try await changeTemporaries(sql, words, isBlock: isBlock)
         return StatementResult([], tag: tag)
     }
 

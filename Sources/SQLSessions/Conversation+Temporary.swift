@@ -99,9 +99,9 @@ extension Conversation {
                 hint: "use a temporary table, or a common table expression")
         }
         let isThere = isTemporary(command.relations[0])
-        _ = try await changeTemporaries(
-            SQLStatement(command.sql, parameters, parameterTypes: types, isPrepared: false), isBlock: isBlock)
         let tag = "CREATE \(command.object.uppercased())"
+        _ = try await changeTemporaries(
+            SQLStatement(command.sql, parameters, parameterTypes: types, isPrepared: false), tag, isBlock: isBlock)
         guard let query = command.filling, !isThere else { return StatementResult([], tag: tag) }
         let table = TableName(schema: TableName.temporarySchema, command.relations[0].name)
         let plans = try await plans(of: "INSERT INTO \(table) \(query)")
@@ -116,8 +116,14 @@ extension Conversation {
     }
 
     /// Runs a statement that changes temporary relations, and keeps their session from then on.
-    func changeTemporaries(_ sql: SQLStatement, isBlock: Bool) async throws(TransactionError) -> SQLResult {
-        let (result, session) = try await currentTransaction(isBlock: isBlock).runOwn(sql)
+    ///
+    /// - Parameter words: what a read-only transaction may not do; nil for what it may.
+    func changeTemporaries(
+        _ sql: SQLStatement, _ words: String?, isBlock: Bool
+    ) async throws(TransactionError) -> SQLResult {
+        let transaction = try currentTransaction(isBlock: isBlock)
+        if let words { try await transaction.checkMayWrite(words) }
+        let (result, session) = try await transaction.runOwn(sql)
         if temporaries == nil { temporaries = TemporaryRelations(in: session) }
         temporaries!.isChanged = true
         temporaries!.isStale = true
@@ -127,7 +133,7 @@ extension Conversation {
     /// DISCARD TEMP, also as a part of DISCARD ALL.
     func discardTemporaries() async throws(TransactionError) {
         guard temporaries != nil else { return }
-        _ = try await changeTemporaries(SQLStatement("DISCARD TEMP", isPrepared: false), isBlock: true)
+        _ = try await changeTemporaries(SQLStatement("DISCARD TEMP", isPrepared: false), nil, isBlock: true)
     }
 
     /// The transaction, or a part of it, has ended: what it had changed of them may be undone, or dropped by ON COMMIT.

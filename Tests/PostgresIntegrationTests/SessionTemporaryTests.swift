@@ -145,12 +145,15 @@ import TransactionEngine
         try await Self.withAccounts { served, client in
             let sum = "SELECT sum(balance) FROM account"
             try await client.text("CREATE TABLE place (id int) WITH (meridian.table = 'reference')")
-            try await client.text("BEGIN READ ONLY; \(sum); CREATE TEMP TABLE mine (id int)")
+            try await client.text("CREATE TEMP TABLE mine (id int); BEGIN READ ONLY; \(sum)")
             _ = try await served.session { try await $0.text("UPDATE account SET balance = 0") }
             try await client.text("INSERT INTO mine VALUES (1); INSERT INTO mine SELECT balance FROM account")
             #expect(try await client.text("SELECT sum(id) FROM mine; \(sum)") == "3001\n3000")
             #expect(await client.failure("SELECT * FROM mine, place") == "0A000")
-            try await client.text("ROLLBACK; BEGIN READ ONLY; \(sum); CREATE TEMP TABLE mine (id int); COMMIT")
+            for change in ["CREATE TEMP TABLE more (id int)", "DROP TABLE mine", "TRUNCATE mine"] {
+                #expect(await client.failure("ROLLBACK; BEGIN READ ONLY; \(change)") == "25006", "\(change)")
+            }
+            try await client.text("ROLLBACK")
             #expect(try await client.text("SELECT count(*) FROM mine LEFT JOIN place USING (id)") == "0")
             #expect(await client.failure("BEGIN READ ONLY; DELETE FROM account") == "25006")
         }
