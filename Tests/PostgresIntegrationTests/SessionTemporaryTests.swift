@@ -145,7 +145,8 @@ import TransactionEngine
         try await Self.withAccounts { served, client in
             let sum = "SELECT sum(balance) FROM account"
             try await client.text("CREATE TABLE place (id int) WITH (meridian.table = 'reference')")
-            try await client.text("CREATE TEMP TABLE mine (id int); BEGIN READ ONLY; \(sum)")
+            try await client.text("CREATE TEMP TABLE mine (id int)")
+            try await client.text("BEGIN READ ONLY; \(sum)")
             _ = try await served.session { try await $0.text("UPDATE account SET balance = 0") }
             try await client.text("INSERT INTO mine VALUES (1); INSERT INTO mine SELECT balance FROM account")
             #expect(try await client.text("SELECT sum(id) FROM mine; \(sum)") == "3001\n3000")
