@@ -102,7 +102,7 @@ extension ClientConnection: ChannelInboundHandler, ChannelOutboundHandler {
         }
         address = host.description
         let terms = ClientLogin.Terms(
-            rules: shared.configuration.hostRules, offersTLS: shared.configuration.tls != nil,
+            rules: shared.hostRules.withLock { $0 }, offersTLS: shared.configuration.tls != nil,
             mockSecret: shared.configuration.mockSecret, address: address, port: remote.port ?? 0, host: host)
         let provider = shared.provider
         phase = .login(ClientLogin(terms) { provider.verifier(ofUser: $0) })

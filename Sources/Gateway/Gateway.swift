@@ -1,3 +1,4 @@
+import ClientAuthentication
 import EventLoops
 import Logging
 import NIOCore
@@ -55,6 +56,11 @@ public final class Gateway: Sendable {
         let material = try TLSMaterial(paths)
         shared.tls.withLock { $0 = material }
         shared.logger.info("certificate reloaded", metadata: ["path": "\(paths.certificateChain)"])
+    }
+
+    /// Judges connections that come from now on by other rules; running ones stay.
+    public func replaceRules(_ rules: HostRules) {
+        shared.hostRules.withLock { $0 = rules }
     }
 
     /// Stops listening, gives clients `grace` to go by themselves, sends those still there away (57P01), and ends when

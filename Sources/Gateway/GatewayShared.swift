@@ -1,3 +1,4 @@
+import ClientAuthentication
 import Logging
 import Metrics
 import Synchronization
@@ -10,6 +11,7 @@ final class GatewayShared: Sendable {
     let clients: ConnectedClients
     /// What new connections get.
     let tls: Mutex<TLSMaterial?>
+    let hostRules: Mutex<HostRules>
     /// Connections that were refused, whatever the reason: before their session, or for breaking the protocol.
     let refused = Counter(label: "meridian_gateway_connections_refused")
 
@@ -20,6 +22,7 @@ final class GatewayShared: Sendable {
         self.provider = provider
         self.logger = logger
         self.tls = Mutex(tls)
+        hostRules = Mutex(configuration.hostRules)
         clients = ConnectedClients(clientsMax: configuration.clientsMax)
     }
 }

@@ -3,13 +3,15 @@ public struct Catalog: Sendable {
     /// Grows with every change of the schema; plans of another version are void.
     public let version: UInt64
     /// The tables by name.
-    public let tables: [TableName: TableDefinition]
+    public private(set) var tables: [TableName: TableDefinition]
     /// Views, which read tables that a statement does not name.
     public let views: Set<TableName>
     /// What is known of functions, by bare name: all that have it, in whatever schema, are what the worst of them is.
     public let functions: [String: FunctionTrait]
     /// Where the buckets are.
     public let buckets: BucketMap
+    /// Some of ``tables`` are one session's temporary ones.
+    private var hasTemporaryTables = false
 
     /// Makes a catalog. `functions` come on top of ``FunctionTrait/builtIn``.
     public init(
@@ -22,6 +24,14 @@ public struct Catalog: Sendable {
         self.views = views
         self.functions = FunctionTrait.builtIn.merging(functions) { $1 }.merging(FunctionTrait.harmless) { $1 }
         self.buckets = buckets
+    }
+
+    /// The catalog as a session sees it that has temporary tables: they hide others of their names.
+    public func adding(temporary tables: [TableDefinition]) -> Catalog {
+        var catalog = self
+        for table in tables { catalog.tables[table.name] = table }
+        catalog.hasTemporaryTables = !tables.isEmpty
+        return catalog
     }
 
     /// What a relation's name means.
@@ -37,8 +47,15 @@ public struct Catalog: Sendable {
     /// Looks a name up as PostgreSQL does: in `schema`, or in `pg_catalog` and along `searchPath`.
     public func relation(schema: String?, _ name: String, searchPath: [String]) -> Relation {
         if let schema { return relation(TableName(schema: schema, name)) }
+        // First of all, unless the path gives them another place.
+        if hasTemporaryTables, !searchPath.contains(TableName.temporarySchema),
+            let table = tables[TableName(schema: TableName.temporarySchema, name)]
+        {
+            return .table(table)
+        }
         for schema in searchPath {
             let found = relation(TableName(schema: schema, name))
+            if case .table = found { return found }
             // Names with pg_ are the system's, unless a table of that name is known.
             if found != .unknown, !isSystem(schema) || name.hasPrefix("pg_") { return found }
         }

@@ -10,6 +10,12 @@ public struct TableName: Hashable, Comparable, Sendable, CustomStringConvertible
         (self.schema, self.name) = (schema, name)
     }
 
+    /// The name by which a session knows the schema of its own temporary tables.
+    public static let temporarySchema = "pg_temp"
+
+    /// A table of one session's alone.
+    public var isTemporary: Bool { schema == Self.temporarySchema }
+
     /// As SQL, quoted where that is needed.
     public var description: String { "\(quotedIdentifier(schema)).\(quotedIdentifier(name))" }
 

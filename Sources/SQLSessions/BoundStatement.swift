@@ -43,7 +43,8 @@ struct BoundStatement: Sendable {
     }
 
     /// A text without parameters has its values in it, and is not likely to come again.
-    var isWorthPreparing: Bool { !parameters.isEmpty }
+    /// The same text may be about another table for the next session that has temporary ones.
+    var isWorthPreparing: Bool { !parameters.isEmpty && !plan.usesTemporaryTables }
 
     /// The parameters as routing reads them.
     var bound: [BoundParameter] {
@@ -128,8 +129,8 @@ struct BoundStatement: Sendable {
     /// The tables as they stand in SQL, in one order everywhere.
     var tableNames: [String] { tables.sorted().map(\.description) }
 
-    /// The tables whose definition the plan depends on.
-    var tables: Set<TableName> { Set(plan.tables.map(\.table)) }
+    /// The tables, shared with others, whose definition the plan depends on.
+    var tables: Set<TableName> { Set(plan.tables.map(\.table).filter { !$0.isTemporary }) }
 }
 
 /// What a statement returned, of one shard or several.

@@ -14,13 +14,17 @@ extension ClientTransaction {
         try checkFunctions(of: statement)
         note(statement.catalog, statement.tables)
         let isFinal = modes.isReadOnly || modes.bound != .strong || !modes.isBlock
-        if !statement.isLocking, writer == nil, isFinal { return try await explainAtSnapshot(statement, prefix) }
-        if statement.plan.isWrite {
+        let ownSessions = statement.plan.usesTemporaryTables ? try await sessions(for: statement) : nil
+        if !statement.isLocking, writer == nil, ownSessions == nil, isFinal {
+            return try await explainAtSnapshot(statement, prefix)
+        }
+        if statement.plan.changesSharedTables {
             try checkMayWrite(statement.plan.statement.text.prefix { $0.isLetter }.uppercased())
         }
-        let writer = try await lockingTransaction()
-        let isWrite = statement.plan.isWrite || statement.plan.functions.contains { $0.trait == .sequence }
-        let locks = Self.tableLocks(of: statement).map(LockingRun.lock)
+        let writer: ReadWriteTransaction =
+            if let ownSessions { ownSessions } else { try await lockingTransaction() }
+        let isWrite = statement.plan.changesSharedTables || statement.plan.functions.contains { $0.trait == .sequence }
+        let locks = Self.tableLocks(of: statement).statements
         var plans: [(shard: ShardID, result: SQLResult)] = []
         for (shard, sql) in try await shardStatements(of: statement, LockingRun(writer, engine)) {
             let statements = locks + [sql.explained(prefix)]
@@ -76,7 +80,7 @@ extension ClientTransaction {
     /// Runs what locks no rows on the transaction's own session on `shard`, which sees its changes; nil when it has
     /// none there.
     func runAside(_ sql: SQLStatement, on shard: ShardID) async throws(TransactionError) -> SQLResult? {
-        guard let writer, await writer.shards.contains(shard) else { return nil }
-        return try await writer.lockingRead([sql], on: shard)[0]
+        if let writer, await writer.shards.contains(shard) { return try await writer.lockingRead([sql], on: shard)[0] }
+        return shard == engine.shards[0] ? try await runInOwnSession(sql) : nil
     }
 }

@@ -48,7 +48,13 @@ actor ClientTransaction {
     /// The catalog as the transaction itself has changed it.
     private(set) var ownCatalog: Catalog?
     private(set) var snapshot: Snapshot?
-    private(set) var writer: ReadWriteTransaction?
+    /// What is the client's own on one shard, temporary tables.
+    private var pinned: PinnedSession?
+    /// The transaction's sessions on the shards. Until it locks, they are for what is the client's own.
+    private var sessions: ReadWriteTransaction?
+    private var isLocking = false
+    /// The sessions, once reads lock.
+    var writer: ReadWriteTransaction? { isLocking ? sessions : nil }
     private var reads: [RecordedRead] = []
     private var savepoints: [(name: String, readCount: Int)] = []
     private var portalCount = 0
@@ -58,12 +64,13 @@ actor ClientTransaction {
     nonisolated var unownedExecutor: UnownedSerialExecutor { engine.unownedExecutor }
 
     init(
-        _ engine: TransactionEngine, _ catalogs: SchemaCatalog, _ modes: Modes, settings: SessionSettings,
-        applied: AppliedSettings, notices: @escaping @Sendable (ShardConnection, PostgresErrorFields) -> Void
+        _ engine: TransactionEngine, _ catalogs: SchemaCatalog, _ modes: Modes, in pinned: PinnedSession?,
+        settings: SessionSettings, applied: AppliedSettings,
+        notices: @escaping @Sendable (ShardConnection, PostgresErrorFields) -> Void
     ) {
         self.engine = engine
         self.catalogs = catalogs
-        self.modes = modes
+        (self.modes, self.pinned) = (modes, pinned)
         (self.settings, self.applied, self.notices) = (settings, applied, notices)
     }
 
@@ -79,10 +86,10 @@ actor ClientTransaction {
     /// A setting was changed; the sessions that the transaction has already are told too, until its end.
     func changeSettings(_ settings: SessionSettings, _ name: String, _ value: String) async throws(TransactionError) {
         self.settings = settings
-        guard let writer else { return }
-        await writer.setAppliedSettings(fingerprint())
+        guard let sessions else { return }
+        await sessions.setAppliedSettings(fingerprint())
         let statement = SQLStatement("SELECT set_config($1, $2, true)", [.text(name), .text(value)])
-        for shard in await writer.shards { _ = try await writer.lockingRead([statement], on: shard) }
+        for shard in await sessions.shards { _ = try await sessions.lockingRead([statement], on: shard) }
     }
 
     // MARK: Statements
@@ -92,42 +99,88 @@ actor ClientTransaction {
         _ statement: BoundStatement, _ delivery: ResultDelivery = .whole
     ) async throws(TransactionError) -> StatementResult {
         try checkFunctions(of: statement)
-        if statement.isLocking {
-            if statement.plan.isWrite {
-                try checkMayWrite(statement.plan.statement.text.prefix { $0.isLetter }.uppercased())
-            }
-            try checkMayLockRows(statement)
-            let writer = try await lockingTransaction(for: statement)
-            if statement.plan.isWrite {
-                note(statement.catalog, statement.tables)
-                let result = try await LockingRun(writer, engine).write(statement)
-                rememberFound(by: statement)
-                return result
-            }
+        let sessions = try await sessions(for: statement)
+        if statement.plan.isWrite, let sessions {
+            note(statement.catalog, statement.tables)
+            let result = try await LockingRun(sessions, engine).write(statement)
+            rememberFound(by: statement)
+            return result
         }
-        if writer == nil, statement.readsNoTable, delivery == .whole || !statement.mayHaveManyRows {
-            return StatementResult([
-                try await engine.evaluate(
-                    ClientStatement(statement.sql, searchPath: settings.searchPath, preparation: preparation))
-            ])
+        if sessions == nil, statement.readsNoTable, delivery == .whole || !statement.mayHaveManyRows {
+            return StatementResult([try await evaluate(statement)])
         }
         note(statement.catalog, statement.tables)
-        if delivery == .inPortions, let writer {
-            if let result = try await portions(of: statement, writer) { return result }
-        } else if delivery != .whole, !statement.hasFewRows, let stream = try await stream(statement) {
+        if delivery == .inPortions, let sessions {
+            if let result = try await portions(of: statement, sessions) { return result }
+        } else if delivery != .whole, !statement.hasFewRows, let stream = try await stream(statement, sessions) {
             return StatementResult(stream, fields: stream.fields)
         }
         let result: StatementResult
-        if let writer {
-            result = try await LockingRun(writer, engine).read(statement, mustRepeat(statement))
+        if let sessions {
+            result = try await LockingRun(sessions, engine).read(statement, mustRepeat(statement))
         } else {
             result = try await snapshotRun().read(statement)
             guard await catalogs.stillPlaces(statement.tables, as: statement.catalog) else { throw Self.movedRows }
         }
         if isRemembered(statement) {
             reads.append(RecordedRead(statement: statement, extent: .all(result.digest)))
+        } else if statement.plan.usesTemporaryTables {
+            rememberFound(by: statement)
         }
         return result
+    }
+
+    /// The sessions that a statement runs in; nil for one that reads at the snapshot.
+    ///
+    /// Temporary tables are nobody else's: what uses nothing else needs no lock, and leaves the snapshot to the rest.
+    func sessions(for statement: BoundStatement) async throws(TransactionError) -> ReadWriteTransaction? {
+        let plan = statement.plan
+        if plan.changesSharedTables { try checkMayWrite(plan.statement.text.prefix { $0.isLetter }.uppercased()) }
+        try checkMayLockRows(statement)
+        guard plan.usesTemporaryTables else {
+            return statement.isLocking ? try await lockingTransaction(for: statement) : writer
+        }
+        if statement.tables.isEmpty, plan.views.isEmpty { return try await ownSessions() }
+        guard !modes.isReadOnly, modes.bound == .strong else {
+            throw TransactionError(
+                .featureNotSupported,
+                "other tables can't be read together with temporary ones in a read-only transaction",
+                detail: "they are read at a snapshot, which temporary tables have no part in",
+                hint: "copy what is needed of them into a temporary table first")
+        }
+        return try await lockingTransaction(for: statement.isLocking ? statement : nil)
+    }
+
+    /// What reads no table; where the client has temporary ones, with these in sight.
+    private func evaluate(_ statement: BoundStatement) async throws(TransactionError) -> SQLResult {
+        if let own = try await runInOwnSession(statement.sql) { return own }
+        return try await engine.evaluate(
+            ClientStatement(statement.sql, searchPath: settings.searchPath, preparation: preparation))
+    }
+
+    /// Runs what changes nothing in the session that the client keeps; nil when it keeps none.
+    func runInOwnSession(_ sql: SQLStatement) async throws(TransactionError) -> SQLResult? {
+        guard let pinned else { return nil }
+        if let sessions { return try await sessions.lockingRead(sql, on: pinned.shard) }
+        return try await engine.evaluate(
+            ClientStatement(sql, searchPath: settings.searchPath, preparation: preparation), in: pinned)
+    }
+
+    /// Runs a statement that concerns the client's temporary relations alone, in a session that it keeps from then on.
+    func runOwn(_ sql: SQLStatement) async throws(TransactionError) -> (result: SQLResult, session: PinnedSession) {
+        let sessions = try await ownSessions()
+        let shard = pinned?.shard ?? engine.shards[0]
+        let result = try await sessions.lockingRead(sql, on: shard)
+        let session = try await sessions.pin(on: shard)
+        pinned = session
+        return (result, session)
+    }
+
+    /// Notifies those who listen to a channel, with the commit.
+    func notify(_ channel: String, _ payload: String) async throws(TransactionError) {
+        // What the client says may rest on what it has read.
+        let sessions = try await modes.isReadOnly ? ownSessions() : lockingTransaction()
+        try await sessions.notify(channel, payload, on: engine.shards[0])
     }
 
     /// Runs a lone SELECT that locks rows; `unlocked` is the same without its locks.
@@ -160,11 +213,17 @@ actor ClientTransaction {
     }
 
     /// A read whose rows are handed on as they arrive; nil for one whose rows must be put together first.
-    private func stream(_ statement: BoundStatement) async throws(TransactionError) -> ResultStream? {
-        guard isRemembered(statement) else { return try await stream(statement, completion: nil) }
+    private func stream(
+        _ statement: BoundStatement, _ sessions: ReadWriteTransaction?
+    ) async throws(TransactionError) -> ResultStream? {
+        guard isRemembered(statement) else {
+            let stream = try await stream(statement, sessions, completion: nil)
+            if stream != nil, statement.plan.usesTemporaryTables { rememberFound(by: statement) }
+            return stream
+        }
         // What the client has read in part counts from the first row on.
         let number = reads.count
-        let stream = try await stream(statement) { digest in
+        let stream = try await stream(statement, sessions) { digest in
             self.assumeIsolated { $0.reads[number].extent = digest.map { .all($0) } ?? .broken }
         }
         // Under locks there is no snapshot to compare with.
@@ -188,10 +247,10 @@ actor ClientTransaction {
     }
 
     private func stream(
-        _ statement: BoundStatement, completion: ResultStream.Completion?
+        _ statement: BoundStatement, _ sessions: ReadWriteTransaction?, completion: ResultStream.Completion?
     ) async throws(TransactionError) -> ResultStream? {
-        if let writer {
-            return try await LockingRun(writer, engine).stream(statement, mustRepeat(statement), completion)
+        if let sessions {
+            return try await LockingRun(sessions, engine).stream(statement, mustRepeat(statement), completion)
         }
         let stream = try await snapshotRun().stream(statement, completion)
         // The shards' snapshots have been taken by now.
@@ -201,7 +260,10 @@ actor ClientTransaction {
 
     /// Remembers a read of which the client is told in portions, or in a form that has no digest.
     func remember(_ statement: BoundStatement) async throws(TransactionError) {
-        guard isRemembered(statement) else { return }
+        guard isRemembered(statement) else {
+            if statement.plan.usesTemporaryTables { rememberFound(by: statement) }
+            return
+        }
         guard let writer else { return reads.append(RecordedRead(statement: statement, extent: .some)) }
         // Locks may be given up by going back to a savepoint, and not otherwise.
         guard !savepoints.isEmpty else { return }
@@ -214,7 +276,7 @@ actor ClientTransaction {
     /// Its locks keep that as it is, unless they are given up by going back to a savepoint. An INSERT of values has
     /// found nothing: that its keys were free is not remembered.
     func rememberFound(by statement: BoundStatement) {
-        guard modes.isBlock, !savepoints.isEmpty, !statement.looksAtNoRow else { return }
+        guard modes.isBlock, !savepoints.isEmpty, !statement.looksAtNoRow, !statement.tables.isEmpty else { return }
         reads.append(RecordedRead(statement: statement, extent: .found))
     }
 
@@ -228,6 +290,7 @@ actor ClientTransaction {
     /// Its rows must be the same when the transaction turns to locking.
     private func isRemembered(_ statement: BoundStatement) -> Bool {
         modes.isBlock && !modes.isReadOnly && modes.bound == .strong && !statement.plan.tables.isEmpty
+            && !statement.plan.usesTemporaryTables
     }
 
     /// The transaction under locks, what was read before it locked and found unchanged.
@@ -239,12 +302,20 @@ actor ClientTransaction {
         for statement: BoundStatement? = nil
     ) async throws(TransactionError) -> ReadWriteTransaction {
         if let writer { return writer }
-        let writer = try await engine.begin(preparing: preparation)
-        self.writer = writer
-        for savepoint in savepoints { try await writer.savepoint(savepoint.name) }
-        if let statement, !reads.isEmpty { try await LockingRun(writer, engine).lock(for: statement) }
+        let sessions = try await ownSessions()
+        isLocking = true
+        if let statement, !reads.isEmpty { try await LockingRun(sessions, engine).lock(for: statement) }
         try await validate(reads[...])
-        return writer
+        return sessions
+    }
+
+    /// The transaction's sessions, for what is the client's own: nothing is locked in them.
+    func ownSessions() async throws(TransactionError) -> ReadWriteTransaction {
+        if let sessions { return sessions }
+        let sessions = try await engine.begin(preparing: preparation, in: pinned)
+        self.sessions = sessions
+        for savepoint in savepoints { try await sessions.savepoint(savepoint.name) }
+        return sessions
     }
 
     /// The timestamp that the transaction reads at, chosen with its first read.
@@ -313,8 +384,8 @@ actor ClientTransaction {
 
     /// What a statement takes and returns, as the transaction's own sessions see it; nil while it has none.
     func describe(_ statement: SQLStatement) async throws(TransactionError) -> StatementDescription? {
-        guard let writer else { return nil }
-        return try await writer.describe(statement)
+        guard let sessions else { return nil }
+        return try await sessions.describe(statement)
     }
 
     /// Notes that a statement which was planned by `catalog` used `tables`.
@@ -349,23 +420,24 @@ actor ClientTransaction {
 
     /// `name` as it stands in SQL.
     func savepoint(_ name: String) async throws(TransactionError) {
-        if let writer { try await writer.savepoint(name) }
+        try await sessions?.savepoint(name)
         savepoints.append((name, reads.count))
     }
 
     func release(_ name: String) async throws(TransactionError) {
         guard let index = savepoints.lastIndex(where: { $0.name == name }) else { throw Self.noSavepoint(name) }
-        if let writer { try await writer.release(name) }
+        try await sessions?.release(name)
         savepoints.removeSubrange(index...)
     }
 
     func rollback(to name: String) async throws(TransactionError) {
         guard let index = savepoints.lastIndex(where: { $0.name == name }) else { throw Self.noSavepoint(name) }
         savepoints.removeSubrange((index + 1)...)
-        guard let writer else { return }
-        let remembered = savepoints[index].readCount..<reads.count
+        guard let sessions else { return }
+        // At the snapshot they stay what they were.
+        let remembered = (isLocking ? savepoints[index].readCount : reads.count)..<reads.count
         let before = remembered.isEmpty ? nil : await engine.quietShards()
-        try await writer.rollback(to: name)
+        try await sessions.rollback(to: name)
         // The client remembers what it read since, and the shards have given up the locks.
         for read in remembered { try await repeatRead(read, unchangedSince: before) }
     }
@@ -396,7 +468,10 @@ actor ClientTransaction {
 
     /// Commits; nil for a transaction that only read at its snapshot.
     func commit() async throws(TransactionError) -> Timestamp? {
-        guard let writer else { return nil }
+        guard let writer else {
+            try await sessions?.commitUnordered()
+            return nil
+        }
         for planned in plannedBy where await !catalogs.isCurrent(planned.catalog, tables: planned.tables) {
             await writer.rollback()
             throw TransactionError(
@@ -408,12 +483,12 @@ actor ClientTransaction {
     }
 
     func rollback() async {
-        await writer?.rollback()
+        await sessions?.rollback()
     }
 
     /// A statement has failed: without a savepoint to go back to, nothing of the transaction will ever commit, and
     /// whoever waits for its locks need not wait for the client's ROLLBACK.
     func statementFailed() async {
-        if savepoints.isEmpty { await writer?.rollback() }
+        if savepoints.isEmpty { await sessions?.rollback() }
     }
 }

@@ -12,7 +12,8 @@ import TransactionEngine
 extension Conversation {
     /// Answers the frame in front, now or later; false when a task must.
     func answerAtOnce() -> Bool {
-        guard transaction == nil, !block.isOpen, let text = loneQuery, let first = text.utf8.first else { return false }
+        guard transaction == nil, !block.isOpen, temporaries == nil, let text = loneQuery, let first = text.utf8.first
+        else { return false }
         return switch first | 0x20 {
         case UInt8(ascii: "b"): beginBlock(text)
         case UInt8(ascii: "s"): beginPlainRead(text)

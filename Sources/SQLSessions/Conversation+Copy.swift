@@ -34,16 +34,15 @@ extension Conversation {
     private func copyIn(_ planned: PlannedStatement, _ command: CopyCommand, isBlock: Bool) async throws -> Int {
         guard case .table(let name, _) = command.source else { preconditionFailure("COPY FROM has a table") }
         let path = variables.settings.searchPath
-        guard case .table(let table) = planned.catalog.relation(schema: name.schema, name.name, searchPath: path)
-        else {
+        guard case .table(let table) = planned.catalog.relation(schema: name.schema, name.name, searchPath: path) else {
             throw TransactionError(
                 .undefinedTable, "relation \"\(name.name)\" does not exist",
                 detail: "only tables that Meridian distributes can be copied into")
         }
         let transaction = try currentTransaction(isBlock: isBlock)
-        try await transaction.checkMayWrite("COPY FROM")
-        let locking = try await transaction.lockingTransaction()
-        await transaction.used(planned.catalog, [table.name])
+        if !table.name.isTemporary { try await transaction.checkMayWrite("COPY FROM") }
+        let locking = try await table.name.isTemporary ? transaction.ownSessions() : transaction.lockingTransaction()
+        await transaction.used(planned.catalog, table.name.isTemporary ? [] : [table.name])
         var copy = try await CopyIn(
             command, planned.statement.text, into: table, columns: columns(of: command, in: table), planned.catalog,
             locking, node.engine
@@ -146,7 +145,7 @@ extension Conversation {
             let list = columns.isEmpty ? "*" : columns.map { quotedIdentifier($0) }.joined(separator: ", ")
             text = "SELECT \(list) FROM \(name)"
         }
-        let plans = try await node.plan(text, variables.settings.searchPath, transaction)
+        let plans = try await plans(of: text)
         guard let query = plans.first, plans.count == 1 else {
             throw TransactionError(.syntaxError, "COPY needs a query")
         }

@@ -9,32 +9,59 @@ extension Conversation {
     func declareCursor(
         _ name: String, _ query: String, _ options: CursorOptions, _ parameters: [SQLParameter], types: [UInt32]
     ) async throws {
-        if !isImplicitBlock { try checkInBlock("DECLARE CURSOR") }
-        guard !options.contains(.hold) else {
-            throw TransactionError(
-                .featureNotSupported, "cursors WITH HOLD are not supported",
-                hint: "declare it WITHOUT HOLD, and fetch before the transaction ends")
-        }
-        guard !options.contains(.scroll) else {
-            throw TransactionError(
-                .featureNotSupported, "scrollable cursors are not supported", hint: "declare it with NO SCROLL")
-        }
+        if !isImplicitBlock, !options.contains(.hold) { try checkInBlock("DECLARE CURSOR") }
         guard cursors[name] == nil else {
             throw TransactionError(.duplicateCursor, "cursor \"\(name)\" already exists")
         }
-        let plans = try await node.plan(query, variables.settings.searchPath, transaction)
+        let plans = try await plans(of: query)
         guard let planned = plans.first, plans.count == 1, case .query = planned.statement.kind, !planned.plan.isWrite
         else {
             throw TransactionError(
                 .featureNotSupported, "DECLARE CURSOR must not contain data-modifying statements in WITH")
         }
         let statement = try BoundStatement(
-            plan: planned.plan, catalog: planned.catalog, parameters: parameters, parameterTypes: types)
+            plan: planned.plan, catalog: planned.catalog, parameters: parameters, parameterTypes: types,
+            resultFormat: options.contains(.binary) ? .binary : .text)
         cursorCount += 1
-        let source = try await currentTransaction(isBlock: true).openCursor(statement, number: cursorCount)
-        cursors[name] = Cursor(
-            statement, isBinary: options.contains(.binary), number: cursorCount, source, on: node.engine.loop)
+        let transaction = try currentTransaction(isBlock: true)
+        let source: Cursor.Source =
+            if options.isDisjoint(with: [.hold, .scroll]) {
+                try await transaction.openCursor(statement, number: cursorCount)
+            } else {
+                .kept(try await keep(try await transaction.run(statement, .streamed)))
+            }
+        cursors[name] = Cursor(statement, options, number: cursorCount, source, on: node.engine.loop)
         writer.commandComplete("DECLARE CURSOR")
+    }
+
+    /// The rows of cursors that are kept take so much memory at most, of all of a session's together.
+    private static let keptBytesMax = 32 << 20
+
+    /// Reads a result to its end for a cursor that outlives its transaction, or goes back. The rows are kept here: they
+    /// may be of several shards, and on one they would need a connection for as long as the cursor is there.
+    private func keep(_ result: StatementResult) async throws(TransactionError) -> KeptRows {
+        var rows = KeptRows(fields: result.fields)
+        let others = cursors.values.reduce(0) { $0 + $1.keptBytes }
+        var reader = ResultReader(result)
+        while let block = try await reader.next(atMost: .max) {
+            rows.append(block)
+            guard rows.byteCount + others <= Self.keptBytesMax else {
+                await reader.close()
+                throw TransactionError(
+                    .configurationLimitExceeded, "the rows of a cursor WITH HOLD or SCROLL take too much memory",
+                    detail: "the limit for those of a session is \(Self.keptBytesMax >> 20) MiB",
+                    hint: "declare it WITHOUT HOLD and NO SCROLL, or read the rows into a temporary table")
+            }
+        }
+        return rows
+    }
+
+    /// The transaction has ended: cursors end with it, but for those that are held.
+    func endCursors(committing: Bool) {
+        guard !cursors.isEmpty else { return }
+        let limit = committing ? cursorCount : heldCursorCount
+        cursors = cursors.filter { $0.value.isHeld && $0.value.number <= limit }
+        heldCursorCount = cursorCount
     }
 
     /// FETCH: its rows; of MOVE, which tells none, nil.
@@ -42,17 +69,8 @@ extension Conversation {
         _ name: String, _ amount: FetchAmount, isMove: Bool, _ format: SQLStatement.Format
     ) async throws -> StatementResult? {
         let cursor = try cursor(name)
-        let limit: Int
-        switch amount {
-        case .rows(let rows): limit = rows
-        case .all: limit = .max
-        case .other:
-            throw TransactionError(
-                .objectNotInPrerequisiteState, "cursor can only scan forward",
-                hint: "FETCH NEXT, FORWARD or ALL")
-        }
         let rows = try await cursor.portion(
-            atMost: limit, cursor.isBinary ? .binary : format, words: isMove ? "MOVE" : "FETCH")
+            amount, cursor.isBinary ? .binary : format, words: isMove ? "MOVE" : "FETCH")
         guard isMove else { return rows }
         var reader = ResultReader(rows)
         while try await reader.next(atMost: .max) != nil {}
@@ -94,13 +112,13 @@ extension ClientTransaction {
     func openCursor(_ statement: BoundStatement, number: Int) async throws(TransactionError) -> Cursor.Source {
         try checkFunctions(of: statement)
         note(statement.catalog, statement.tables)
-        guard statement.isLocking || writer != nil else {
+        guard let sessions = try await sessions(for: statement) else {
             // What it will return counts as read already: it must be so, too, when the transaction turns to locking.
             _ = try await currentSnapshot()
             try await remember(statement)
             return .snapshot(self)
         }
-        let run = LockingRun(try await lockingTransaction(), engine)
+        let run = LockingRun(sessions, engine)
         try await remember(statement)
         let mustRepeat = mustRepeat(statement)
         if let cursor = try await run.cursor(statement, mustRepeat, name: "meridian_cursor_\(number)") {

@@ -47,7 +47,7 @@ extension Conversation {
     private func explained(
         _ explanation: Explanation
     ) async throws -> (statement: PlannedStatement, parameters: [SQLParameter]?, types: [UInt32]?)? {
-        let planned = try await node.plan(explanation.text, variables.settings.searchPath, transaction).first
+        let planned = try await plans(of: explanation.text).first
         guard let planned else { return nil }
         switch planned.statement.kind {
         case .query, .insert, .update, .delete, .merge: return (planned, nil, nil)
@@ -73,7 +73,14 @@ extension Conversation {
         var plans: [(shard: ShardID, result: SQLResult)] = []
         for shard in shards {
             let described = try await transaction?.runAside(sql, on: shard)
-            let result: SQLResult = if let described { described } else { try await evaluate(sql, on: shard) }
+            let result: SQLResult =
+                if let described {
+                    described
+                } else if let session = temporaries?.session, session.shard == shard {
+                    try await node.engine.evaluate(clientStatement(sql), in: session)
+                } else {
+                    try await evaluate(sql, on: shard)
+                }
             plans.append((shard, result))
         }
         return plans

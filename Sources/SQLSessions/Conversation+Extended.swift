@@ -34,7 +34,7 @@ struct Portal: Sendable {
 extension Conversation {
     func parse(_ parse: FrontendMessage.Parse) async throws {
         if parse.statement.isEmpty { statements[""] = nil }
-        let planned = try await node.plan(parse.query, variables.settings.searchPath, transaction)
+        let planned = try await plans(of: parse.query)
         guard planned.count <= 1 else {
             throw TransactionError(.syntaxError, "cannot insert multiple commands into a prepared statement")
         }
@@ -90,7 +90,7 @@ extension Conversation {
 
     /// The plan for the schema as it is now.
     private func current(_ prepared: PreparedStatement) async throws -> PlannedStatement? {
-        try await node.plan(prepared.text, variables.settings.searchPath, transaction).first
+        try await plans(of: prepared.text).first
     }
 
     func describe(_ named: FrontendMessage.Named) async throws {
@@ -112,13 +112,27 @@ extension Conversation {
             }
             describeRows(fields, [])
         case .portal(let name):
-            guard let portal = portals[name] else { throw Self.noPortal(name) }
+            guard let portal = portals[name] else { return try await describeCursor(name) }
             guard let planned = portal.planned else { return writer.noData() }
             let description = try await description(of: planned, types: portal.parameterTypes)
             let fields = description.map(\.fields).map(Self.descriptions) ?? ownColumns(of: planned)
             if !fields.isEmpty { try checkBlock(allows: planned) }
             describeRows(fields, formats(of: planned, portal.formats))
         }
+    }
+
+    /// A cursor that was declared is a portal, too.
+    private func describeCursor(_ name: String) async throws {
+        guard let cursor = cursors[name] else { throw Self.noPortal(name) }
+        try checkBlock(allows: PlannedStatement(cursor.query.plan, cursor.query.catalog))
+        let description = try await description(ofCursor: cursor)
+        describeRows(Self.descriptions(description?.fields ?? []), cursor.isBinary ? [.binary] : [])
+    }
+
+    private func description(ofCursor cursor: Cursor) async throws -> StatementDescription? {
+        if let kept = cursor.keptFields { return StatementDescription(fields: kept) }
+        let query = cursor.query
+        return try await description(of: PlannedStatement(query.plan, query.catalog), types: query.parameterTypes)
     }
 
     private func describeRows(_ fields: [FieldDescription], _ formats: [FormatCode]) {
@@ -134,10 +148,8 @@ extension Conversation {
     ) async throws -> StatementDescription? {
         switch planned.statement.kind {
         case .fetch(let name, _, isMove: false):
-            guard let query = cursors[name]?.query else { return nil }
-            return try await description(
-                of: PlannedStatement(query.plan, query.catalog),
-                types: query.parameterTypes)
+            guard let cursor = cursors[name] else { return nil }
+            return try await description(ofCursor: cursor)
         case .query, .insert, .update, .delete, .merge, .explain:
             guard planned.plan.parameterCount <= Self.describedParametersMax else {
                 throw TransactionError(
@@ -145,8 +157,11 @@ extension Conversation {
                     "a statement with more than \(Self.describedParametersMax) parameters can't be described",
                     hint: "pass the values as an array")
             }
-            let sql = SQLStatement(planned.plan.session.sql ?? planned.statement.text, parameterTypes: types)
+            let sql = SQLStatement(
+                planned.plan.session.sql ?? planned.statement.text, parameterTypes: types,
+                isPrepared: temporaries == nil)
             if let own = try await transaction?.describe(sql) { return own }
+            if let temporaries { return try await node.engine.describe(clientStatement(sql), in: temporaries.session) }
             return try await node.engine.describe(clientStatement(sql))
         case .execute(let name, _):
             // That there is no such statement is said when it is run.

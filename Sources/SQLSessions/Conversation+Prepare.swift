@@ -15,7 +15,7 @@ extension Conversation {
         let text = planned.statement.part(range)
         let parameterTypes = try await typeOIDs(of: types)
         // Fails now if it is wrong, as on PostgreSQL.
-        if let inner = try await node.plan(text, variables.settings.searchPath, transaction).first {
+        if let inner = try await plans(of: text).first {
             _ = try await description(of: inner, types: parameterTypes)
         }
         statements[name] = PreparedStatement(
@@ -45,7 +45,7 @@ extension Conversation {
     /// The statement that EXECUTE names, planned for the schema as it is now.
     func executed(_ name: String) async throws -> (PlannedStatement?, types: [UInt32]) {
         guard let prepared = statements[name], !name.isEmpty else { throw Self.noStatement(name) }
-        let planned = try await node.plan(prepared.text, variables.settings.searchPath, transaction).first
+        let planned = try await plans(of: prepared.text).first
         switch planned?.statement.kind {
         case nil, .query, .insert, .update, .delete, .merge: return (planned, prepared.parameterTypes)
         default:
@@ -79,7 +79,7 @@ extension Conversation {
         }
         let columns = zip(arguments, names).map { "CAST((\($0)) AS \($1))" }
         let text = "SELECT " + columns.joined(separator: ", ")
-        guard let planned = try await node.plan(text, variables.settings.searchPath, transaction).first,
+        guard let planned = try await plans(of: text).first,
             planned.plan.tables.isEmpty, planned.plan.views.isEmpty, planned.plan.otherRelations.isEmpty
         else {
             throw TransactionError(.featureNotSupported, "cannot use subquery in EXECUTE parameter")
@@ -103,7 +103,7 @@ extension Conversation {
         guard !names.isEmpty else { return [] }
         let columns = names.map { "NULL::\($0)" }.joined(separator: ", ")
         let text = "SELECT " + columns
-        guard let planned = try await node.plan(text, variables.settings.searchPath, transaction).first,
+        guard let planned = try await plans(of: text).first,
             let description = try await description(of: planned, types: [])
         else { return [] }
         let unknown: UInt32 = 705

@@ -8,6 +8,7 @@ import TransactionEngine
 /// Changes of the schema: on every shard, in one transaction.
 extension Conversation {
     func runSchemaChange(_ command: DDLCommand, isBlock: Bool) async throws -> StatementResult {
+        if let own = try await changeTemporary(by: command, isBlock: isBlock) { return own }
         guard !command.isConcurrent else {
             throw TransactionError(
                 .featureNotSupported, "\(command.object) changes CONCURRENTLY are not supported",
@@ -23,7 +24,11 @@ extension Conversation {
         let change = SQLStatement(command.sql, isPrepared: false)
         let (before, after) = Self.upkeep(command, known, catalog)
         for shard in node.engine.shards {
-            _ = try await locking.execute(before + [change] + after, on: shard)
+            // The schema is one on all shards: what the session alone has is no part of it.
+            let hides = temporaries?.session.shard == shard
+            let statements = before + [change] + after
+            _ = try await locking.execute(
+                hides ? [Self.hideTemporaries] + statements + [Self.showTemporaries] : statements, on: shard)
         }
         if case ("table", .create) = (command.object, command.action), let name = command.relations.first {
             try await distribute(name, as: command.distribution, locking)
@@ -32,6 +37,33 @@ extension Conversation {
         try check(changed)
         // Told once it is committed.
         return StatementResult([], tag: Self.tag(of: command))
+    }
+
+    private static let hideTemporaries = SQLStatement(
+        "SELECT set_config('search_path', current_setting('search_path') || ', pg_temp', true)", isPrepared: false)
+    private static let showTemporaries = SQLStatement(
+        "SELECT set_config('search_path', regexp_replace(current_setting('search_path'), ', pg_temp$', ''), true)",
+        isPrepared: false)
+
+    /// Runs a change that is about the session's temporary relations; nil for any other.
+    private func changeTemporary(by command: DDLCommand, isBlock: Bool) async throws -> StatementResult? {
+        let isNew = command.action == .create && command.object != "index" && command.object != "trigger"
+        guard isNew else {
+            guard try areTemporary(command.relations) else { return nil }
+            let tag = Self.tag(of: command)
+            _ = try await changeTemporaries(SQLStatement(command.sql, isPrepared: false), tag, isBlock: isBlock)
+            return StatementResult([], tag: tag)
+        }
+        guard let name = command.relations.first, name.schema == nil else { return nil }
+        guard variables.settings.searchPath.first != TableName.temporarySchema else {
+            return try await createTemporary(command, [], [], isBlock: isBlock)
+        }
+        guard !isTemporary(name) else {
+            throw TransactionError(
+                .featureNotSupported, "relation \"\(name.name)\" can't be created while a temporary one has its name",
+                hint: "drop the temporary one, or qualify the name by a schema")
+        }
+        return nil
     }
 
     /// What keeps undo tables and as-of views in step, before and after the change.

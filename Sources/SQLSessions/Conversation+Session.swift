@@ -122,6 +122,11 @@ extension Conversation {
     private func run(_ call: OwnCall, _ sql: SQLStatement, isBlock: Bool) async throws -> StatementResult {
         let arguments = call.arguments.map { Self.text(of: $0, sql.parameters) }
         switch (call.function, arguments.count) {
+        case ("pg_notify", 2):
+            try await currentTransaction(isBlock: isBlock).notify(arguments[0] ?? "", arguments[1] ?? "")
+            return StatementResult([
+                try await evaluate(SQLStatement("SELECT ''::void AS pg_notify", resultFormat: sql.resultFormat))
+            ])
         case ("transaction_outcome", 1):
             let answer = try await outcome(of: arguments[0])
             return StatementResult([

@@ -33,19 +33,25 @@ extension Conversation {
             try await reset(name.lowercased())
             writer.commandComplete("RESET")
         case .resetAll:
+            let channels = variables.channels
             variables = node.defaultVariables(startup)
+            variables.channels = channels
             writer.commandComplete("RESET")
         case .show(let name): try await show(name)
         case .discard(let target):
-            if target == "all" { try discardAll() }
+            if target == "all" { try await discardAll() }
+            if target == "temp" { try await discardTemporaries() }
             writer.commandComplete("DISCARD \(target.uppercased())")
         }
     }
 
     private static func isOn(_ value: String) -> Bool { ["on", "true", "yes", "1"].contains(value.lowercased()) }
 
-    private func discardAll() throws(TransactionError) {
+    private func discardAll() async throws(TransactionError) {
         try checkNotInBlock("DISCARD ALL")
+        try await discardTemporaries()
+        variables.channels = []
+        await endListening()
         variables = node.defaultVariables(startup)
         statements = [:]
         portals = [:]

@@ -15,7 +15,7 @@ extension Conversation {
             }
             while true {
                 // Planned one by one: a statement may change the schema for the next.
-                let planned = try await node.plan(text, variables.settings.searchPath, transaction)
+                let planned = try await plans(of: text)
                 guard done < planned.count else { break }
                 if planned.isEmpty { break }
                 let statement = planned[done]
@@ -28,6 +28,7 @@ extension Conversation {
                     try await endImplicitTransaction()
                 }
                 done += 1
+                if isLast { break }
             }
             if done == 0 { writer.emptyQueryResponse() }
             try await endImplicitTransaction()
@@ -41,7 +42,7 @@ extension Conversation {
     /// A lone simple statement, its literals made parameters: the next one that differs in them alone is planned
     /// already, here and on the shards. Nil for what can't be planned, whose error the text as it is will tell.
     private func plan(_ normalized: StatementNormalizer.Normalized) async -> PlannedStatement? {
-        let planned = try? await node.plan(normalized.text, variables.settings.searchPath, transaction)
+        let planned = try? await plans(of: normalized.text)
         return planned?.count == 1 ? planned?[0] : nil
     }
 

@@ -47,24 +47,36 @@ extension Conversation {
         switch kind {
         case .query where !planned.plan.session.isEmpty:
             return try await runSessionQuery(planned, parameters, types, format, isBlock: isBlock)
+        case .insert where isMovingRows(planned):
+            return try await insert(
+                planned.plan.queryInsert!, of: planned, parameters, types, format, isBlock: isBlock)
         case .query, .insert, .update, .delete, .merge:
             let statement = try BoundStatement(
                 plan: planned.plan, catalog: planned.catalog, parameters: parameters, parameterTypes: types,
                 resultFormat: format)
             let transaction = try currentTransaction(isBlock: isBlock)
-            guard !transaction.modes.isBlock, let unlocked = try await unlocked(statement) else {
+            guard !transaction.modes.isBlock, !planned.plan.usesTemporaryTables,
+                let unlocked = try await unlocked(statement)
+            else {
                 return try await transaction.run(statement, delivery)
             }
             return try await transaction.read(unlocked, behindLocksOf: statement, delivery)
         case .transaction(let command): try await runTransaction(command)
         case .setting(let command): try await runSetting(command)
         case .ddl(let command): return try await runSchemaChange(command, isBlock: isBlock)
+        case .truncate(let relations, _, _) where try areTemporary(relations):
+            return try await runOnTemporaries(planned, isBlock: isBlock, tag: "TRUNCATE TABLE")
+        case .lockTable(let relations, _, _) where try areTemporary(relations):
+            return try await runOnTemporaries(planned, isBlock: isBlock, tag: "LOCK TABLE")
+        case .temporary(let command): return try await createTemporary(command, parameters, types, isBlock: isBlock)
         case .truncate(let relations, _, _):
             return try await runOnEveryShard(planned, relations, isBlock: isBlock, tag: "TRUNCATE TABLE")
         case .lockTable(let relations, _, _):
             if !isImplicitBlock { try checkInBlock("LOCK TABLE") }
             return try await runOnEveryShard(planned, relations, isBlock: isBlock, tag: "LOCK TABLE")
-        case .maintenance(let command, _): try await runMaintenance(planned, command)
+        case .maintenance("ANALYZE", _, let relations) where try areTemporary(relations):
+            return try await runOnTemporaries(planned, isBlock: isBlock, tag: "ANALYZE")
+        case .maintenance(let command, _, _): try await runMaintenance(planned, command)
         case .explain(let options, let range):
             return try await explain(
                 Explanation(planned, options, range), parameters, types, format, isBlock: isBlock)
@@ -73,8 +85,11 @@ extension Conversation {
             return try await execute(name, arguments, format, isBlock: isBlock, delivery)
         case .deallocate(let name): try deallocate(name)
         case .setConstraints: writer.commandComplete("SET CONSTRAINTS")
-        // Nothing is listened to.
-        case .unlisten: writer.commandComplete("UNLISTEN")
+        case .listen(let channel): try await listen(to: channel)
+        case .unlisten(let channel): try await unlisten(channel)
+        case .notify(let channel, let payload):
+            try await currentTransaction(isBlock: isBlock).notify(channel, payload)
+            return StatementResult([], tag: "NOTIFY")
         case .copy(let command): return try await runCopy(planned, command, isBlock: isBlock)
         case .declareCursor(let name, let range, let options):
             try await declareCursor(
@@ -82,7 +97,7 @@ extension Conversation {
         case .fetch(let name, let amount, let isMove):
             return try await fetch(name, amount, isMove: isMove, format)
         case .closeCursor(let name): try await closeCursor(name)
-        case .notification, .temporary, .call, .doBlock, .unsupported:
+        case .call, .doBlock, .unsupported:
             throw Self.unsupported(kind)
         }
         return nil
@@ -92,7 +107,7 @@ extension Conversation {
     private func unlocked(_ statement: BoundStatement) async throws -> BoundStatement? {
         guard let text = statement.plan.unlockedText,
             !statement.plan.functions.contains(where: { $0.trait == .volatile || $0.trait == .sequence }),
-            let planned = try? await node.plan(text, variables.settings.searchPath, transaction).first,
+            let planned = try? await plans(of: text).first,
             planned.plan.tables.allSatisfy({ $0.lock == nil })
         else { return nil }
         let unlocked = try BoundStatement(
@@ -115,13 +130,28 @@ extension Conversation {
     private static func unsupported(_ kind: StatementKind) -> TransactionError {
         let (what, hint): (String, String) =
             switch kind {
-            case .notification: ("LISTEN and NOTIFY", "connect to a shard for notifications")
-            case .temporary: ("temporary tables, views and sequences", "use a common table expression")
+            // What they read and write is hidden: decision 0011.
             case .call, .doBlock: ("CALL and DO", "send their statements in a transaction")
             case .unsupported(let words): (words, "see the manual for what is supported")
             default: ("this statement", "see the manual for what is supported")
             }
         return TransactionError(.featureNotSupported, "\(what) can't be used through Meridian yet", hint: hint)
+    }
+
+    /// An INSERT of rows that are on other shards, or that a temporary table gets of others: these are read at the
+    /// snapshot, as any.
+    private func isMovingRows(_ planned: PlannedStatement) -> Bool {
+        guard let insert = planned.plan.queryInsert else { return false }
+        return insert.table.isTemporary || node.engine.shards.count > 1
+    }
+
+    private func runOnTemporaries(
+        _ planned: PlannedStatement, isBlock: Bool, tag: String
+    ) async throws(TransactionError) -> StatementResult {
+        let words = tag == "TRUNCATE TABLE" ? tag : nil
+        let sql = SQLStatement(planned.statement.text, isPrepared: false)
+        _ = try await changeTemporaries(sql, words, isBlock: isBlock)
+        return StatementResult([], tag: tag)
     }
 
     // MARK: On every shard

@@ -49,6 +49,7 @@ struct TransactionBlock: Sendable {
     mutating func end(committing: Bool, _ variables: SessionVariables) -> SessionVariables {
         var left = committing ? beforeLocal ?? variables : atBegin ?? variables
         left.commitTimestamp = variables.commitTimestamp
+        if committing { left.channels = variables.channels }
         self = TransactionBlock()
         return left
     }
@@ -108,6 +109,7 @@ extension Conversation {
         case .rollbackTo(let name):
             try checkInBlock("ROLLBACK TO SAVEPOINT")
             try await currentTransaction(isBlock: true).rollback(to: quotedIdentifier(name))
+            temporariesMayDiffer()
             if let earlier = block.rollback(to: name) {
                 variables = earlier.variables
                 cursors = cursors.filter { $0.value.number <= earlier.cursorCount }
@@ -149,18 +151,25 @@ extension Conversation {
             return writer.commandComplete("COMMIT")
         }
         let modes = block.modes
-        cursors = [:]
         if block.hasFailed {
             await rollback()
             writer.commandComplete("ROLLBACK")
         } else {
             let ending = transaction
             transaction = nil
+            temporariesMayDiffer()
             do {
+                try await beginListening()
                 if let timestamp = try await ending?.commit() { variables.commitTimestamp = timestamp }
                 variables = block.end(committing: true, variables)
+                endCursors(committing: true)
+                await endListening()
             } catch {
+                // If it came before the commit.
+                await ending?.rollback()
                 variables = block.end(committing: false, variables)
+                endCursors(committing: false)
+                await endListening()
                 throw error
             }
             writer.commandComplete("COMMIT")
@@ -182,15 +191,18 @@ extension Conversation {
     func rollback() async {
         let ending = transaction
         transaction = nil
-        cursors = [:]
+        temporariesMayDiffer()
+        endCursors(committing: false)
         await ending?.rollback()
         variables = block.end(committing: false, variables)
+        await endListening()
     }
 
     /// Commits what was done outside a block since the last Sync, or in one query string.
     func endImplicitTransaction() async throws {
         guard !block.isOpen, let ending = transaction else { return }
         transaction = nil
+        temporariesMayDiffer()
         if let timestamp = try await ending.commit() { variables.commitTimestamp = timestamp }
     }
 
@@ -201,7 +213,8 @@ extension Conversation {
             isReadOnly: block.isReadOnly ?? variables.isReadOnlyByDefault, isBlock: isBlock || block.isOpen,
             bound: try variables.readBound())
         let begun = ClientTransaction(
-            node.engine, node.catalogs, modes, settings: variables.settings, applied: node.applied
+            node.engine, node.catalogs, modes, in: temporaries?.session, settings: variables.settings,
+            applied: node.applied
         ) { connection, fields in self.assumeIsolated { $0.forward(fields, from: connection) } }
         transaction = begun
         return begun

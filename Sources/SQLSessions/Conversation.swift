@@ -66,9 +66,16 @@ actor Conversation: ClientSession {
     var idleTimer = IdleTimer()
     /// The statement that runs has taken longer than `statement_timeout` allows.
     var isTimedOut = false
+    var temporaries: TemporaryRelations?
+    /// What the node listens to for the session.
+    var listening: Set<String> = []
+    var heard = HeardNotifications()
+    /// What was heard waits for the client to read.
+    var isWaitingToTell = false
     var cursors: [String: Cursor] = [:]
-    /// How many cursors were declared so far.
+    /// How many cursors were declared so far, and by the end of the last transaction.
     var cursorCount = 0
+    var heldCursorCount = 0
     /// What is being answered without a task.
     var plainRead: LonePlainRead?
 
@@ -145,7 +152,12 @@ actor Conversation: ClientSession {
         }
         flush()
         isServing = false
-        if isGone { await end() } else { startIdleTimer() }
+        if isGone { await end() } else { becameIdle() }
+    }
+
+    private func becameIdle() {
+        startIdleTimer()
+        tellHeardIfIdle()
     }
 
     /// The text of the only frame there is, a Query, if nothing is in the way of answering it.
@@ -162,7 +174,7 @@ actor Conversation: ClientSession {
         readyForQuery()
         flush()
         isServing = false
-        if isGone || !pending.isEmpty { serveIfIdle() } else { startIdleTimer() }
+        if isGone || !pending.isEmpty { serveIfIdle() } else { becameIdle() }
     }
 
     private func end() async {
@@ -173,6 +185,9 @@ actor Conversation: ClientSession {
         cursors = [:]
         idleTimer.stop()
         output.close()
+        variables.channels = []
+        await endListening()
+        await releaseTemporaries()
         await node.closed(process)
     }
 
@@ -276,17 +291,27 @@ actor Conversation: ClientSession {
         if !block.isOpen, let transaction {
             await transaction.rollback()
             self.transaction = nil
+            temporariesMayDiffer()
         }
         if block.hasFailed { await transaction?.statementFailed() }
+        if transaction == nil { await settleTemporaries() }
         readyForQuery()
     }
 
     private func readyForQuery() {
-        if !block.isOpen { (portals, cursors) = ([:], [:]) }
+        if !block.isOpen {
+            portals = [:]
+            endCursors(committing: !hasFailedSinceSync)
+            if !heard.isEmpty { tellHeard() }
+        }
         hasFailedSinceSync = false
         notices = [:]
         activity.ended(isInBlock: block.isOpen)
         writer.readyForQuery(block.status)
+        if heard.end != nil, !block.isOpen {
+            flush()
+            output.close()
+        }
     }
 
     /// Nothing but Sync follows what is being answered.

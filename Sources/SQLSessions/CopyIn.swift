@@ -185,7 +185,8 @@ struct CopyIn: Sendable {
 
     private mutating func begin(at place: Int) async throws(TransactionError) {
         if keepsUndo, rowCounts[place] == 0 { undo[place] = try await undoStatement(at: place) }
-        copies[place] = try await writer.copyIn(text, after: [], on: shards[place])
+        copies[place] = try await writer.copyIn(
+            text, after: [], on: shards[place], isWrite: !table.isTemporary)
     }
 
     /// Asks a shard to leave its undo log to this.

@@ -136,8 +136,7 @@ extension ClientTransaction {
         try checkFunctions(of: statement)
         let shards = try statement.shards()
         let query = statement.plan.statement.text
-        if statement.isLocking || writer != nil {
-            let writer = try await lockingTransaction()
+        if let writer = try await sessions(for: statement) {
             note(statement.catalog, statement.tables)
             try await remember(statement)
             let locks = LockingRun(writer, engine).locksForCopy(of: statement, mustRepeat(statement))

@@ -15,39 +15,84 @@ actor Cursor {
         case sessions(SessionCursor)
         /// Rows that had to be put together from several shards.
         case rows(StatementResult)
+        /// All rows, of a cursor that outlives its transaction or goes back.
+        case kept(KeptRows)
     }
 
     nonisolated let query: BoundStatement
     nonisolated let isBinary: Bool
+    /// It outlives the transaction that declares it, if this commits.
+    nonisolated let isHeld: Bool
+    private nonisolated let isForwardOnly: Bool
     /// The later it was declared in its session, the larger.
     nonisolated let number: Int
-    private let source: Source
+    private var source: Source
     private let loop: EventLoop
     private var reader: ResultReader?
     private var isBroken = false
 
     nonisolated var unownedExecutor: UnownedSerialExecutor { loop.asUnownedSerialExecutor() }
 
-    init(_ query: BoundStatement, isBinary: Bool, number: Int, _ source: Source, on loop: EventLoop) {
-        (self.query, self.isBinary, self.number) = (query, isBinary, number)
+    /// The columns, and how much memory the rows take, where these are kept.
+    nonisolated let keptFields: [ResultField]?
+    nonisolated let keptBytes: Int
+
+    init(
+        _ query: BoundStatement, _ options: CursorOptions, number: Int, _ source: Source, on loop: EventLoop
+    ) {
+        (self.query, self.number) = (query, number)
+        (isBinary, isHeld) = (options.contains(.binary), options.contains(.hold))
+        isForwardOnly = options.contains(.noScroll)
+        if case .kept(let rows) = source {
+            (keptFields, keptBytes) = (rows.fields, rows.byteCount)
+        } else {
+            (keptFields, keptBytes) = (nil, 0)
+        }
         (self.source, self.loop) = (source, loop)
     }
 
-    /// The next rows, `limit` of them if there are so many.
+    /// The rows that FETCH or MOVE is about.
     ///
     /// - Parameter format: the shards are asked for it by the first call.
     func portion(
-        atMost limit: Int, _ format: SQLStatement.Format, words: String
+        _ amount: FetchAmount, _ format: SQLStatement.Format, words: String
     ) async throws(TransactionError) -> StatementResult {
+        if case .kept(var rows) = source {
+            try check(rows.fields, format)
+            try check(amount)
+            let portion = rows.fetch(amount)
+            source = .kept(rows)
+            var result = StatementResult(
+                KeptPortion(portion, words: words, on: loop), fields: rows.fields)
+            result.isBinary = isBinary
+            return result
+        }
+        guard case .forward(let limit) = amount else { throw Self.onlyForward }
         let fields = try await opened(format).fields
+        try check(fields, format)
+        var result = StatementResult(CursorPortion(self, limit: limit, words: words, on: loop), fields: fields)
+        result.isBinary = isBinary
+        return result
+    }
+
+    private func check(_ amount: FetchAmount) throws(TransactionError) {
+        guard isForwardOnly else { return }
+        switch amount {
+        case .forward, .relative(1...): return
+        case .backward, .absolute, .relative: throw Self.onlyForward
+        }
+    }
+
+    private static let onlyForward = TransactionError(
+        .objectNotInPrerequisiteState, "cursor can only scan forward",
+        hint: "declare it with SCROLL option to enable backward scan")
+
+    private func check(_ fields: [ResultField], _ format: SQLStatement.Format) throws(TransactionError) {
         if format == .binary, let field = fields.first(where: { !$0.isBinary }) {
             throw TransactionError(
                 .featureNotSupported, "column \"\(field.name)\" of the cursor can't be fetched as binary",
                 detail: "its rows are here as text", hint: "fetch as text, or all in binary")
         }
-        var result = StatementResult(CursorPortion(self, limit: limit, words: words, on: loop), fields: fields)
-        result.isBinary = isBinary
-        return result
     }
 
     private func opened(_ format: SQLStatement.Format) async throws(TransactionError) -> ResultReader {
@@ -65,6 +110,7 @@ actor Cursor {
             result = try await transaction.readAtSnapshot(query)
         case .sessions(let cursor): result = StatementResult(cursor, fields: try await cursor.open(format))
         case .rows(let rows): result = rows
+        case .kept: preconditionFailure("kept rows are not read from a shard")
         }
         let opened = ResultReader(result)
         reader = opened

@@ -32,7 +32,7 @@ struct LockingRun: Sendable {
         var parts: [SQLResult] = []
         for shard in shards {
             let results = try await run(
-                locks.map(Self.lock) + [merge?.shardSQL ?? statement.sql], isWrite: hasSideEffects(statement), on: shard
+                locks + [merge?.shardSQL ?? statement.sql], isWrite: hasSideEffects(statement), on: shard
             )
             parts.append(results[locks.count])
         }
@@ -51,7 +51,7 @@ struct LockingRun: Sendable {
         guard !statement.hasFewRows, shards.count == 1 || MergedRead(statement, engine).shardSQL == nil else {
             return nil
         }
-        let locks = readLocks(of: statement, mustRepeat).map(Self.lock)
+        let locks = readLocks(of: statement, mustRepeat)
         let (writer, isWrite) = (writer, hasSideEffects(statement))
         return try await ResultStream(
             of: shards, on: engine.loop, completion: completion
@@ -79,7 +79,7 @@ struct LockingRun: Sendable {
 
     /// Takes the locks that keep what a statement reads as it is, and reads nothing.
     func lock(_ statement: BoundStatement) async throws(TransactionError) {
-        let locks = readLocks(of: statement, true).map(Self.lock)
+        let locks = readLocks(of: statement, true)
         for shard in try statement.shards() { _ = try await run(locks, isWrite: false, on: shard) }
     }
 
@@ -92,18 +92,18 @@ struct LockingRun: Sendable {
             return nil
         }
         return try await SessionCursor(
-            statement.sql, after: readLocks(of: statement, mustRepeat).map(Self.lock), name: name, on: shards,
+            statement.sql, after: readLocks(of: statement, mustRepeat), name: name, on: shards,
             isWrite: hasSideEffects(statement), in: writer, engine.loop)
     }
 
     /// What locks the rows that COPY reads.
     func locksForCopy(of statement: BoundStatement, _ mustRepeat: Bool) -> [SQLStatement] {
-        readLocks(of: statement, mustRepeat).map(Self.lock)
+        readLocks(of: statement, mustRepeat)
     }
 
-    private func readLocks(of statement: BoundStatement, _ mustRepeat: Bool) -> [TableLock] {
+    private func readLocks(of statement: BoundStatement, _ mustRepeat: Bool) -> [SQLStatement] {
         let locksOwnRows = statement.plan.tables.contains { $0.lock != nil }
-        return mustRepeat || !locksOwnRows ? tableLocks(of: statement) : []
+        return mustRepeat || !locksOwnRows ? tableLocks(of: statement).statements : []
     }
 
     /// Reads rows by their keys, FOR SHARE. Rows that are not there are kept away by a lock on the table.
@@ -113,8 +113,8 @@ struct LockingRun: Sendable {
         let sql = statement.sql(rows.sql)
         let result = try await run([sql], isWrite: false, on: shard)[0]
         guard result.count < rows.count, !rows.ifMissing.isEmpty else { return StatementResult([result]) }
-        let again = try await run(rows.ifMissing.map(Self.lock) + [sql], isWrite: false, on: shard)
-        return StatementResult([again[rows.ifMissing.count]])
+        let locks = rows.ifMissing.statements
+        return StatementResult([try await run(locks + [sql], isWrite: false, on: shard)[locks.count]])
     }
 
     /// The locks that keep what a statement reads as it is: those of its plan, or if this names none, SHARE on every
@@ -135,7 +135,7 @@ struct LockingRun: Sendable {
         if case .rows = plan.route { return }
         let locks: [SQLStatement]
         if plan.isWrite {
-            locks = writeLocks(of: statement).map(Self.lock) + (plan.locks.rows.map { [statement.sql($0.sql)] } ?? [])
+            locks = writeLocks(of: statement).statements + (plan.locks.rows.map { [statement.sql($0.sql)] } ?? [])
         } else {
             // A SELECT that locks its rows; parts of one for several shards may not.
             locks = [statement.sql]
@@ -154,13 +154,13 @@ struct LockingRun: Sendable {
             guard let rows = plan.locks.rows else {
                 // Of what it would not change again, SHARE is enough.
                 let tables = Set(plan.tables.map(\.table)).sorted().map { TableLock(table: $0, mode: .share) }
-                _ = try await run(tables.map(Self.lock), isWrite: false, on: shard)
+                _ = try await run(tables.statements, isWrite: false, on: shard)
                 continue
             }
-            let locks = plan.locks.tables.map(Self.lock)
+            let locks = plan.locks.tables.statements
             let found = try await run(locks + [statement.sql(rows.sql)], isWrite: false, on: shard)[locks.count]
             guard found.count < rows.count, !rows.ifMissing.isEmpty else { continue }
-            _ = try await run(rows.ifMissing.map(Self.lock), isWrite: false, on: shard)
+            _ = try await run(rows.ifMissing.statements, isWrite: false, on: shard)
         }
     }
 
@@ -178,21 +178,22 @@ struct LockingRun: Sendable {
     }
 
     private func write(_ statement: BoundStatement, on shard: ShardID) async throws(TransactionError) -> SQLResult {
-        let locks = (insertLocks(of: statement) + writeLocks(of: statement)).map(Self.lock)
+        let isWrite = statement.plan.changesSharedTables
+        let locks = (insertLocks(of: statement) + writeLocks(of: statement)).statements
         guard let rows = statement.plan.locks.rows else {
-            return try await run(locks + [statement.sql], isWrite: true, on: shard)[locks.count]
+            return try await run(locks + [statement.sql], isWrite: isWrite, on: shard)[locks.count]
         }
         guard rows.hasOtherConditions || rows.count > 1 else {
             // The row that it changes it locks; a row that is not there is kept away, and looked for again.
-            let result = try await run(locks + [statement.sql], isWrite: true, on: shard)[locks.count]
+            let result = try await run(locks + [statement.sql], isWrite: isWrite, on: shard)[locks.count]
             guard result.affectedRows == 0, !rows.ifMissing.isEmpty else { return result }
-            let missing = rows.ifMissing.map(Self.lock)
-            return try await run(missing + [statement.sql], isWrite: true, on: shard)[missing.count]
+            let missing = rows.ifMissing.statements
+            return try await run(missing + [statement.sql], isWrite: isWrite, on: shard)[missing.count]
         }
         // What the condition looks at is locked before it is looked at, whether it then holds or not.
         let found = try await run(locks + [statement.sql(rows.sql)], isWrite: false, on: shard)[locks.count]
-        let missing = found.count < rows.count ? rows.ifMissing.map(Self.lock) : []
-        return try await run(missing + [statement.sql], isWrite: true, on: shard)[missing.count]
+        let missing = found.count < rows.count ? rows.ifMissing.statements : []
+        return try await run(missing + [statement.sql], isWrite: isWrite, on: shard)[missing.count]
     }
 
     /// The plan's locks, or where it names none for a change that is not by key, SHARE ROW EXCLUSIVE.
@@ -222,7 +223,7 @@ struct LockingRun: Sendable {
     private func insert(
         _ statement: BoundStatement, _ insert: InsertPlan
     ) async throws(TransactionError) -> StatementResult {
-        let locks = (insertLocks(of: statement) + statement.plan.locks.tables).map(Self.lock)
+        let locks = (insertLocks(of: statement) + statement.plan.locks.tables).statements
         var parts: [SQLResult] = []
         let split = try await split(statement, insert)
         for piece in split {
@@ -318,7 +319,11 @@ struct LockingRun: Sendable {
             ? try await writer.execute(statements, on: shard) : try await writer.lockingRead(statements, on: shard)
     }
 
-    static func lock(_ lock: TableLock) -> SQLStatement {
-        SQLStatement("LOCK TABLE \(lock.table) IN \(lock.mode) MODE")
+}
+
+extension [TableLock] {
+    /// What takes the locks. Of temporary tables none is needed.
+    var statements: [SQLStatement] {
+        filter { !$0.table.isTemporary }.map { SQLStatement("LOCK TABLE \($0.table) IN \($0.mode) MODE") }
     }
 }

@@ -125,6 +125,22 @@ struct RowBlock: Sendable {
         return taken
     }
 
+    /// Some of the rows, by their numbers within the block.
+    subscript(range: Range<Int>) -> RowBlock {
+        var some = self
+        some.rows = (rows.lowerBound + range.lowerBound)..<(rows.lowerBound + range.upperBound)
+        return some
+    }
+
+    /// What the values take.
+    var byteCount: Int {
+        result.withRawRows { raw in
+            rows.reduce(0) { sum, row in
+                (0..<raw.columnCount).reduce(sum) { $0 + 8 + (raw[row, $1]?.count ?? 0) }
+            }
+        }
+    }
+
     /// Lends the values of the rows with these numbers.
     func withRawRows<Value>(_ body: (borrowing RawRows, Range<Int>) -> Value) -> Value {
         result.withRawRows { body($0, rows) }

@@ -5,6 +5,7 @@ import Placement
 import PostgresWire
 import ShardBackend
 import StatementRouting
+import Synchronization
 import TransactionCore
 import TransactionEngine
 
@@ -13,7 +14,8 @@ public actor SessionNode: ClientSessionProvider {
     nonisolated let engine: TransactionEngine
     nonisolated let catalogs: SchemaCatalog
     nonisolated let applied: AppliedSettings
-    private nonisolated let users: [String: PasswordVerifier]
+    nonisolated let hub: NotificationHub
+    private nonisolated let users: Mutex<[String: PasswordVerifier]>
     private nonisolated let database: String
     /// What the shards report of themselves, and every client is told.
     private nonisolated let serverParameters: [StartupMessage.Parameter]
@@ -38,7 +40,8 @@ public actor SessionNode: ClientSessionProvider {
     ) async throws {
         self.engine = engine
         self.database = database
-        self.users = users
+        self.users = Mutex(users)
+        hub = NotificationHub(engine)
         let catalogs = try await SchemaCatalog(engine)
         self.catalogs = catalogs
         applied = AppliedSettings { catalogs.assumeIsolated { $0.current.version } }
@@ -56,7 +59,10 @@ public actor SessionNode: ClientSessionProvider {
 
     // MARK: The gateway's calls
 
-    public nonisolated func verifier(ofUser user: String) -> PasswordVerifier? { users[user] }
+    public nonisolated func verifier(ofUser user: String) -> PasswordVerifier? { users.withLock { $0[user] } }
+
+    /// Knows clients that log in from now on by these verifiers.
+    public nonisolated func replaceUsers(_ users: [String: PasswordVerifier]) { self.users.withLock { $0 = users } }
 
     public func open(
         _ startup: ClientStartup, key: CancelRequest, output: ClientOutput
@@ -123,12 +129,16 @@ public actor SessionNode: ClientSessionProvider {
 
     // MARK: Plans
 
-    /// The statements of `text`, planned for the schema as the session sees it.
+    /// The statements of `text`, planned for the schema as the session sees it: `temporary` are its own tables.
     func plan(
-        _ text: String, _ searchPath: [String], _ transaction: ClientTransaction?
+        _ text: String, _ searchPath: [String], _ transaction: ClientTransaction?, temporary: [TableDefinition]
     ) async throws -> [PlannedStatement] {
-        if let own = await transaction?.ownCatalog { return try Self.plan(text, own, searchPath) }
+        if let own = await transaction?.ownCatalog {
+            return try Self.plan(text, own.adding(temporary: temporary), searchPath)
+        }
         let catalog = await catalogs.settled()
+        // Plans are kept for what all sessions see alike.
+        guard temporary.isEmpty else { return try Self.plan(text, catalog.adding(temporary: temporary), searchPath) }
         let key = PlanCache<[PlannedStatement]>.Key(
             text: text, catalogVersion: catalog.version, searchPath: searchPath)
         if let known = plans.plan(for: key) { return known }

@@ -16,6 +16,8 @@ struct SessionVariables: Sendable {
     var readStaleness = "strong"
     /// `meridian.read_timestamp`; nil: none.
     var readTimestamp: Timestamp?
+    /// What LISTEN has named.
+    var channels: Set<String> = []
     /// Of the session's last transaction that wrote.
     var commitTimestamp: Timestamp?
 

@@ -10,8 +10,13 @@ extension StatementKind {
         case PG_QUERY__NODE__NODE_CREATE_TABLE_AS_STMT:
             let create = node.pointee.create_table_as_stmt.pointee
             let isView = create.objtype == PG_QUERY__OBJECT_TYPE__OBJECT_MATVIEW
-            return created(
+            let created = created(
                 create.into.pointee.rel, object: isView ? "materialized view" : "table as", source, range)
+            guard case .temporary(var command) = created, create.into.pointee.skip_data == 0 else { return created }
+            let query = source.withoutDataClause(in: source.after(keyword: "as", in: range))
+            command.sql = source.bytes.text(range.lowerBound..<query.upperBound) + "\nWITH NO DATA"
+            command.filling = source.bytes.text(query)
+            return .temporary(command)
         case PG_QUERY__NODE__NODE_VIEW_STMT:
             return created(node.pointee.view_stmt.pointee.view, object: "view", source, range)
         case PG_QUERY__NODE__NODE_CREATE_SEQ_STMT:
@@ -89,7 +94,11 @@ extension StatementKind {
     ) -> StatementKind {
         let relationName = RelationName(relation)
         let isTemporary = name(relation.pointee.relpersistence) == "t" || relationName.schema == "pg_temp"
-        guard !isTemporary else { return .temporary(relationName) }
+        guard !isTemporary else {
+            return .temporary(
+                DDLCommand(
+                    object: object, action: .create, relations: [relationName], sql: source.bytes.text(range)))
+        }
         let (request, sql) = source.withoutOwnOptions(in: range)
         return .ddl(
             DDLCommand(

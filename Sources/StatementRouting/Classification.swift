@@ -1,4 +1,5 @@
 internal import CPgQuery
+import Placement
 
 extension StatementKind {
     /// Tells what a parsed statement is; `range` is where it stands in the whole text.
@@ -18,8 +19,15 @@ extension StatementKind {
         case PG_QUERY__NODE__NODE_DISCARD_STMT: self = .setting(.discard(Self.discarded(node)))
         case PG_QUERY__NODE__NODE_CONSTRAINTS_SET_STMT: self = .setConstraints
         case PG_QUERY__NODE__NODE_COPY_STMT: self = .copy(CopyCommand(source, range))
-        case PG_QUERY__NODE__NODE_LISTEN_STMT, PG_QUERY__NODE__NODE_NOTIFY_STMT: self = .notification
-        case PG_QUERY__NODE__NODE_UNLISTEN_STMT: self = .unlisten
+        case PG_QUERY__NODE__NODE_LISTEN_STMT:
+            self = .listen(channel: String(cString: node.pointee.listen_stmt.pointee.conditionname))
+        case PG_QUERY__NODE__NODE_UNLISTEN_STMT:
+            self = .unlisten(channel: optionalName(node.pointee.unlisten_stmt.pointee.conditionname))
+        case PG_QUERY__NODE__NODE_NOTIFY_STMT:
+            let notify = node.pointee.notify_stmt.pointee
+            self = .notify(
+                channel: String(cString: notify.conditionname),
+                payload: notify.payload.map { String(cString: $0) } ?? "")
         case PG_QUERY__NODE__NODE_LOCK_STMT:
             let lock = node.pointee.lock_stmt.pointee
             self = .lockTable(
@@ -39,7 +47,13 @@ extension StatementKind {
 
     private static func query(_ source: SourceNode, _ range: Range<Int>) -> StatementKind {
         guard let into = firstInto(source.node.pointee.select_stmt) else { return .query }
-        return created(into.pointee.rel, object: "table", source, range)
+        let created = created(into.pointee.rel, object: "table", source, range)
+        guard case .temporary(var command) = created else { return created }
+        guard let query = source.withoutInto(in: range) else { return .unsupported("SELECT INTO in a set operation") }
+        command.object = "table as"
+        command.sql = "CREATE TEMPORARY TABLE \(quotedIdentifier(command.relations[0].name)) AS \(query)\nWITH NO DATA"
+        command.filling = query
+        return .temporary(command)
     }
 
     /// SELECT INTO, which in a set operation stands in the first branch.
@@ -115,8 +129,14 @@ extension StatementKind {
     private static func maintenance(_ node: Node) -> StatementKind? {
         switch node.kind {
         case PG_QUERY__NODE__NODE_VACUUM_STMT:
-            let isVacuum = node.pointee.vacuum_stmt.pointee.is_vacuumcmd != 0
-            return .maintenance(command: isVacuum ? "VACUUM" : "ANALYZE", isInTransactionBlock: !isVacuum)
+            let vacuum = node.pointee.vacuum_stmt.pointee
+            let isVacuum = vacuum.is_vacuumcmd != 0
+            let relations = nodes(vacuum.n_rels, vacuum.rels).compactMap { item in
+                item.kind == PG_QUERY__NODE__NODE_VACUUM_RELATION
+                    ? item.pointee.vacuum_relation.pointee.relation.map { RelationName($0) } : nil
+            }
+            return .maintenance(
+                command: isVacuum ? "VACUUM" : "ANALYZE", isInTransactionBlock: !isVacuum, relations: relations)
         case PG_QUERY__NODE__NODE_CLUSTER_STMT: return .maintenance(command: "CLUSTER", isInTransactionBlock: true)
         case PG_QUERY__NODE__NODE_REINDEX_STMT: return .maintenance(command: "REINDEX", isInTransactionBlock: false)
         case PG_QUERY__NODE__NODE_CHECK_POINT_STMT:
@@ -164,14 +184,18 @@ func optionTexts(_ count: Int, _ list: UnsafeMutablePointer<Node?>?) -> [String:
 
 extension FetchAmount {
     init(_ fetch: PgQuery__FetchStmt) {
-        let isForward = fetch.direction == PG_QUERY__FETCH_DIRECTION__FETCH_FORWARD
-        if isForward, fetch.how_many == .max {
-            self = .all
-        } else if isForward, fetch.how_many > 0 {
-            self = .rows(Int(fetch.how_many))
-        } else {
-            self = .other
+        let count = Int(fetch.how_many)
+        switch fetch.direction {
+        case PG_QUERY__FETCH_DIRECTION__FETCH_ABSOLUTE: self = .absolute(count)
+        case PG_QUERY__FETCH_DIRECTION__FETCH_RELATIVE: self = .relative(count)
+        case PG_QUERY__FETCH_DIRECTION__FETCH_BACKWARD: self = Self.moving(-max(count, -Int.max))
+        default: self = Self.moving(max(count, -Int.max))
         }
+    }
+
+    /// So many rows ahead, or with a negative number back.
+    private static func moving(_ count: Int) -> FetchAmount {
+        count > 0 ? .forward(count) : count < 0 ? .backward(-count) : .relative(0)
     }
 }
 

@@ -94,8 +94,10 @@ extension Planner {
 
 extension OwnCall {
     fileprivate init?(_ call: UnsafeMutablePointer<PgQuery__FuncCall>) {
-        let names = Node.names(call.pointee.n_funcname, call.pointee.funcname)
-        guard names.count == 2, names[0] == "meridian" else { return nil }
+        var names = Node.names(call.pointee.n_funcname, call.pointee.funcname)
+        // The one of PostgreSQL's that is the node's to carry out.
+        if names == ["pg_notify"] { names.insert("pg_catalog", at: 0) }
+        guard names.count == 2, names[0] == "meridian" || names == ["pg_catalog", "pg_notify"] else { return nil }
         let nodes = nodes(call.pointee.n_args, call.pointee.args)
         let arguments = nodes.compactMap { PlainArgument($0) }
         guard arguments.count == nodes.count else { return nil }

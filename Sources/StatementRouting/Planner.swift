@@ -51,14 +51,19 @@ struct Planner {
             PG_QUERY__NODE__NODE_MERGE_STMT:
             analyzer.visitChange(node, in: nil, Equalities(), isOutermost: true)
         default:
-            if case .explain = statement.kind {
+            switch statement.kind {
+            case .explain, .temporary:
                 plan.parameterCount = statement.text.withBytes { RewrittenSQL.parameters($0).map(\.number).max() } ?? 0
+            default: break
             }
             return plan
         }
         describe(&plan)
         try check()
         plan.route = try route(&plan)
+        let mixesTemporary = plan.usesTemporaryTables && !plan.tables.allSatisfy { $0.table.isTemporary }
+        if case .gather = plan.route { plan.queryInsert = queryInsert() }
+        if mixesTemporary, !plan.changesSharedTables { plan.queryInsert = queryInsert() }
         if case .query = statement.kind {
             planMerge(&plan)
             plan.session = sessionUse(plan)

@@ -34,9 +34,9 @@ public struct SettingCall: Hashable, Sendable {
     }
 }
 
-/// One of Meridian's own functions, called by `SELECT f(…)` or `SELECT * FROM f(…)`.
+/// One of Meridian's own functions or `pg_notify`, called by `SELECT f(…)` or `SELECT * FROM f(…)`.
 public struct OwnCall: Hashable, Sendable {
-    /// In the schema `meridian`.
+    /// In the schema `meridian`, or `pg_catalog`.
     public var function: String
     public var arguments: [PlainArgument]
 

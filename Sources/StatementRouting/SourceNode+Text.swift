@@ -66,6 +66,37 @@ extension SourceNode {
             || bytes.isWord(first, "values") || bytes.isWord(first, "table")
     }
 
+    /// A SELECT INTO without its INTO; nil if that stands within brackets.
+    func withoutInto(in range: Range<Int>) -> String? {
+        let tokens = Lexer.tokens(bytes, from: range.lowerBound, to: range.upperBound)
+        var depth = 0
+        let into = tokens.firstIndex { token in
+            if bytes.isMark(token, "(") { depth += 1 }
+            if bytes.isMark(token, ")") { depth -= 1 }
+            return depth == 0 && bytes.isWord(token, "into")
+        }
+        guard let into else { return nil }
+        // TEMPORARY TABLE, and a name that may be qualified.
+        var last = into + 1
+        while last + 1 < tokens.count, ["temporary", "temp", "table", "local"].contains(word(tokens[last])) {
+            last += 1
+        }
+        while last + 2 < tokens.count, bytes.isMark(tokens[last + 1], ".") { last += 2 }
+        guard last < tokens.count else { return nil }
+        return bytes.text(range.lowerBound..<tokens[into].start) + bytes.text(tokens[last].end..<range.upperBound)
+    }
+
+    private func word(_ token: Token) -> String { bytes.text(token.start..<token.end).lowercased() }
+
+    /// A query without WITH DATA behind it.
+    func withoutDataClause(in range: Range<Int>) -> Range<Int> {
+        let tokens = Lexer.tokens(bytes, from: range.lowerBound, to: range.upperBound)
+        guard let data = tokens.last, bytes.isWord(data, "data"), tokens.count > 2,
+            bytes.isWord(tokens[tokens.count - 2], "with")
+        else { return range }
+        return range.lowerBound..<tokens[tokens.count - 3].end
+    }
+
     /// The statement's first two words in upper case, to name it in an error.
     func leadingWords(in range: Range<Int>) -> String {
         var lexer = Lexer(bytes, from: range.lowerBound, to: range.upperBound)

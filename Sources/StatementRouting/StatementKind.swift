@@ -25,19 +25,20 @@ public enum StatementKind: Hashable, Sendable {
     case copy(CopyCommand)
     /// EXPLAIN; the options in lower case, and the explained statement's bytes in the whole text.
     case explain(options: [String: String], statement: Range<Int>)
-    /// LISTEN and NOTIFY: of the session and outside every transaction's order.
-    case notification
-    /// UNLISTEN.
-    case unlisten
+    case listen(channel: String)
+    /// UNLISTEN; nil for all channels.
+    case unlisten(channel: String?)
+    case notify(channel: String, payload: String)
     case lockTable([RelationName], mode: TableLockMode, isNoWait: Bool)
     case truncate([RelationName], restartsSequences: Bool, cascades: Bool)
     case ddl(DDLCommand)
     /// VACUUM, ANALYZE, CLUSTER, REINDEX, CHECKPOINT: on every shard, most of them outside a transaction.
-    case maintenance(command: String, isInTransactionBlock: Bool)
+    /// The relations, if VACUUM or ANALYZE names some.
+    case maintenance(command: String, isInTransactionBlock: Bool, relations: [RelationName] = [])
     /// SET CONSTRAINTS.
     case setConstraints
     /// CREATE TEMP TABLE, CREATE TEMP VIEW and the like: the session keeps to one shard.
-    case temporary(RelationName?)
+    case temporary(DDLCommand)
     case call
     /// DO: a block of code whose reads and writes can't be seen.
     case doBlock
@@ -101,14 +102,16 @@ public enum SettingCommand: Hashable, Sendable {
     case discard(String)
 }
 
-/// How far FETCH or MOVE goes.
+/// How far FETCH or MOVE goes, and where.
 public enum FetchAmount: Hashable, Sendable {
-    /// So many rows ahead, at least one.
-    case rows(Int)
-    /// All that are ahead.
-    case all
-    /// Backwards, to a row by its number, or to the one where it is.
-    case other
+    /// So many rows ahead, at least one; `Int.max` for all.
+    case forward(Int)
+    /// So many rows back, at least one; `Int.max` for all.
+    case backward(Int)
+    /// The row of that number, from 1; from -1 on counted from the end; 0 is before the first.
+    case absolute(Int)
+    /// The row so many ahead, or with a negative number back; 0 is the one where it is.
+    case relative(Int)
 }
 
 /// How a cursor was declared.
@@ -197,6 +200,8 @@ public struct DDLCommand: Hashable, Sendable {
     public var distribution: DistributionRequest?
     /// What goes to the shards: the statement's text without Meridian's own options.
     public var sql: String
+    /// The query whose rows a temporary table begins with; ``sql`` makes the table without them.
+    public var filling: String?
 }
 
 /// `WITH (meridian.shard_key = '…', meridian.table = '…')`.

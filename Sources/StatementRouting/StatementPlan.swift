@@ -12,6 +12,8 @@ public struct StatementPlan: Sendable {
     public var merge: MergePlan = .concatenate
     /// For ``Route/rows``: which row goes where.
     public var insert: InsertPlan?
+    /// For ``Route/gather(_:)``, an INSERT whose rows can be fetched and then inserted.
+    public var queryInsert: QueryInsert?
     /// Every use of a table.
     public var tables: [TableAccess] = []
     /// Views: what they read is not in ``tables``.
@@ -43,6 +45,12 @@ public struct StatementPlan: Sendable {
 
     /// It is UPDATE, INSERT, DELETE or MERGE, or has one in a CTE.
     public var isWrite: Bool { tables.contains { $0.role.isWrite } }
+
+    /// It changes tables that others see.
+    public var changesSharedTables: Bool { tables.contains { $0.role.isWrite && !$0.table.isTemporary } }
+
+    /// It uses temporary tables of its session.
+    public var usesTemporaryTables: Bool { tables.contains { $0.table.isTemporary } }
 }
 
 /// ON CONFLICT of an INSERT.
@@ -124,7 +132,9 @@ public struct Gather: Hashable, Sendable {
     public var error: StatementError {
         .unsupported(
             "this statement needs rows of several shards at once",
-            hint: "give the shard key of every table a value, or join tables of one group on their shard keys",
+            hint: relations.contains { $0.table.isTemporary }
+                ? "copy the rows that it needs of other tables into a temporary one, by INSERT INTO ... SELECT"
+                : "give the shard key of every table a value, or join tables of one group on their shard keys",
             detail: reason)
     }
 }

@@ -31,6 +31,14 @@ final class CommitRun: @unchecked Sendable {
         preparedAt = coordinator.participants.isEmpty ? began : nil
     }
 
+    /// The decision is to commit.
+    var isCommitted: Bool {
+        switch coordinator.state {
+        case .settling(.commit, _, _), .finished(.commit): true
+        default: false
+        }
+    }
+
     func connection(to shard: ShardID) -> ShardConnection? {
         sessions.first { $0.shard == shard }?.connection
     }

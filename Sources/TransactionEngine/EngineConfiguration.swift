@@ -29,6 +29,8 @@ public struct EngineConfiguration: Sendable {
     /// How many connections per shard serve reads whose rows are handed on as they arrive: large results, cursors and
     /// COPY. Each is taken until its client has read all, so they are not those of the short reads.
     public var streamsMax = 16
+    /// How many clients' sessions may keep a connection to a shard for their temporary tables, besides the writers.
+    public var pinnedMax = 8
     /// How long a transaction may wait to be admitted, or a read for a connection.
     public var admissionTimeout: Duration = .seconds(10)
     /// How long one round trip to a shard may take before it is cancelled.

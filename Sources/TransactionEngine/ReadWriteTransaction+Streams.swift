@@ -48,12 +48,14 @@ extension ReadWriteTransaction {
     }
 
     /// Begins `COPY … FROM STDIN`, after locks, and takes its data piece by piece.
+    ///
+    /// - Parameter isWrite: false for a table that is the pinned session's own.
     public func copyIn(
-        _ text: String, after locks: [SQLStatement], on shard: ShardID
+        _ text: String, after locks: [SQLStatement], on shard: ShardID, isWrite: Bool = true
     ) async throws(TransactionError) -> ShardCopy {
         let patience = engine.configuration.statementTimeout
         let tenure = try tenure()
-        return try await perform(on: shard, isWrite: true) { session, prologue throws(TransactionError) in
+        return try await perform(on: shard, isWrite: isWrite) { session, prologue throws(TransactionError) in
             do throws(ShardError) {
                 try await session.run(prologue + locks, within: patience)
                 let sink = try await session.connection.copyIn(text, patience: patience)

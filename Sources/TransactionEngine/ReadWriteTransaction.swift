@@ -21,12 +21,23 @@ public actor ReadWriteTransaction: LockOwner {
         let connection: ShardConnection
         /// The server process behind it.
         let process: Int32
+        /// The transaction's number.
+        let owner: UInt64
         var isWritten: Bool
+        /// It outlives the transaction; see ``PinnedSession``.
+        var isPinned: Bool
+        /// PostgreSQL prepares no transaction that has notified.
+        var hasNotified = false
 
-        init(shard: ShardID, connection: ShardConnection, isWritten: Bool) {
+        init(shard: ShardID, connection: ShardConnection, owner: UInt64, isWritten: Bool, isPinned: Bool = false) {
             (self.shard, self.connection, self.isWritten) = (shard, connection, isWritten)
+            (self.owner, self.isPinned) = (owner, isPinned)
             process = connection.assumeIsolated { $0.processID }
         }
+
+        /// PREPARE TRANSACTION would be refused: if the shard is written, it is to be the home shard, which commits
+        /// without.
+        var isUnpreparable: Bool { isPinned || hasNotified }
     }
 
     private enum Phase {
@@ -40,6 +51,7 @@ public actor ReadWriteTransaction: LockOwner {
     nonisolated let number: UInt64
     let engine: TransactionEngine
     private let preparation: SessionPreparation?
+    private var pinned: PinnedSession?
     private var phase = Phase.open
     private var sessions: [Session] = []
     private var connecting: Set<ShardID> = []
@@ -64,10 +76,11 @@ public actor ReadWriteTransaction: LockOwner {
 
     public nonisolated var unownedExecutor: UnownedSerialExecutor { engine.unownedExecutor }
 
-    init(engine: TransactionEngine, number: UInt64, preparation: SessionPreparation?) {
+    init(engine: TransactionEngine, number: UInt64, preparation: SessionPreparation?, pinned: PinnedSession?) {
         self.engine = engine
         self.number = number
         self.preparation = preparation
+        self.pinned = pinned
     }
 
     /// Runs statements that may write on `shard`, in one round trip.
@@ -92,6 +105,31 @@ public actor ReadWriteTransaction: LockOwner {
         _ statements: [SQLStatement], on shard: ShardID
     ) async throws(TransactionError) -> [SQLResult] {
         try await run(statements, on: shard, isWrite: false)
+    }
+
+    /// Notifies those who listen to `channel`, when the transaction commits: PostgreSQL's NOTIFY on `shard`.
+    ///
+    /// All such of one transaction, and what is pinned, must be on one shard.
+    public func notify(
+        _ channel: String, _ payload: String, on shard: ShardID
+    ) async throws(TransactionError) {
+        let call = SQLStatement("SELECT pg_catalog.pg_notify($1, $2)", [.text(channel), .text(payload)])
+        _ = try await run([call], on: shard, isWrite: true)
+        if let index = sessions.firstIndex(where: { $0.shard == shard }) { sessions[index].hasNotified = true }
+    }
+
+    /// Keeps the transaction's session on `shard` beyond the transaction, to be let go by
+    /// ``TransactionEngine/unpin(_:)`` when this has ended.
+    public func pin(on shard: ShardID) async throws(TransactionError) -> PinnedSession {
+        if let pinned { return pinned }
+        try await engine.pinOne()
+        guard let index = sessions.firstIndex(where: { $0.shard == shard }) else {
+            preconditionFailure("transaction \(number) has no session on shard \(shard) to pin")
+        }
+        sessions[index].isPinned = true
+        let session = PinnedSession(shard: shard, connection: sessions[index].connection)
+        pinned = session
+        return session
     }
 
     /// The shards that the transaction has a session on.
@@ -191,6 +229,16 @@ public actor ReadWriteTransaction: LockOwner {
         return try await engine.commit(sessions)
     }
 
+    /// Commits a transaction that has touched nothing but what is in its pinned session: it is in no order with others.
+    public func commitUnordered() async throws(TransactionError) {
+        guard case .open = phase, statementsUnderWay == 0, !sessions.contains(where: \.isWritten) else {
+            _ = try await commit()
+            return
+        }
+        phase = .ended
+        try await engine.commitUnordered(sessions)
+    }
+
     /// Rolls back on every shard. Does nothing when the transaction has ended.
     public func rollback() async {
         if case .ended = phase { return }
@@ -203,9 +251,10 @@ public actor ReadWriteTransaction: LockOwner {
     /// Describing a change takes a lock on its table, which may be waited for: another session would wait for this
     /// transaction's own locks, and in nobody's sight for those of others.
     public func describe(_ statement: SQLStatement) async throws(TransactionError) -> StatementDescription? {
-        guard let session = sessions.first else { return nil }
+        // Temporary tables are there alone where the session is pinned.
+        guard let shard = pinned?.shard ?? sessions.first?.shard else { return nil }
         let engine = engine
-        return try await perform(on: session.shard, isWrite: false) { session, prologue throws(TransactionError) in
+        return try await perform(on: shard, isWrite: false) { session, prologue throws(TransactionError) in
             if !prologue.isEmpty { _ = try await engine.run(prologue, on: session) }
             return try await engine.describe(statement, on: session)
         }
@@ -282,7 +331,10 @@ public actor ReadWriteTransaction: LockOwner {
                 hint: "wait for the first one", shard: shard)
         }
         defer { connecting.remove(shard) }
-        let session = Session(shard: shard, connection: try await engine.leaseWriter(on: shard), isWritten: isWrite)
+        let kept = pinned.flatMap { $0.shard == shard ? $0.connection : nil }
+        let connection: ShardConnection = if let kept { kept } else { try await engine.leaseWriter(on: shard) }
+        let session = Session(
+            shard: shard, connection: connection, owner: number, isWritten: isWrite, isPinned: kept != nil)
         guard case .open = phase else {
             // Another statement failed meanwhile and the transaction was rolled back without this session.
             await engine.rollback([session], endsTransaction: false)

@@ -5,7 +5,7 @@ import TransactionCore
 
 /// The connections to one shard, by what they are for, so that neither kind of work can take the other's away.
 struct ShardPools: Sendable {
-    /// For read-write transactions; as many as may be open at once.
+    /// For read-write transactions: as many as may be open at once, and as many as clients' sessions may keep.
     let writers: ConnectionPool
     /// For reads at a timestamp; their sessions see the as-of views.
     let readers: ConnectionPool

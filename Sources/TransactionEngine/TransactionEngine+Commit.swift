@@ -51,15 +51,29 @@ extension TransactionEngine {
 
     func rollback(_ sessions: [ReadWriteTransaction.Session], endsTransaction: Bool = true) async {
         for session in sessions {
-            _ = try? await session.connection.run([Statement.rollback], deadline: .now + configuration.statementTimeout)
+            if session.isPinned { await endPinned(session) } else { _ = try? await rollBack(session) }
             await giveBack(session)
         }
         if endsTransaction { transactionClosed() }
     }
 
+    private func rollBack(_ session: ReadWriteTransaction.Session) async throws(ShardError) {
+        let deadline = ContinuousClock.now + configuration.statementTimeout
+        _ = try await session.connection.run([Statement.rollback], deadline: deadline)
+    }
+
+    /// Rolls back where the session goes on: also if the statement was cancelled, and with it the task that comes here.
+    /// A session that can't be used any more is closed, as the pool would.
+    private func endPinned(_ session: ReadWriteTransaction.Session) async {
+        await Task(executorPreference: loop) {
+            do throws(ShardError) { try await self.rollBack(session) } catch { await session.connection.close() }
+        }.value
+    }
+
     private func giveBack(_ session: ReadWriteTransaction.Session) async {
-        sessionClosed(session.process, on: session.shard)
-        await pools[session.shard]!.writers.giveBack(session.connection)
+        sessionClosed(session.process, on: session.shard, by: session.owner)
+        // Its client has it still, and may have begun the next transaction in it.
+        if !session.isPinned { await pools[session.shard]!.writers.giveBack(session.connection) }
     }
 
     // MARK: Commit
@@ -67,7 +81,9 @@ extension TransactionEngine {
     /// Commits the transaction whose locks `sessions` hold.
     func commit(_ sessions: [ReadWriteTransaction.Session]) async throws(TransactionError) -> Timestamp {
         let began = ContinuousClock.now
-        let written = sessions.filter(\.isWritten).map(\.shard)
+        // The first is the home shard, where nothing is prepared.
+        let ordered = sessions.filter(\.isUnpreparable) + sessions.filter { !$0.isUnpreparable }
+        let written = ordered.filter(\.isWritten).map(\.shard)
         let now: TimestampInterval
         do throws(ClockError) {
             now = try clock.now()
@@ -100,6 +116,13 @@ extension TransactionEngine {
             await rollback(sessions)
             throw error
         }
+        try await commitUnordered(sessions)
+        tracker.acknowledged(timestamp)
+        return timestamp
+    }
+
+    /// Commits on each shard by itself.
+    func commitUnordered(_ sessions: [ReadWriteTransaction.Session]) async throws(TransactionError) {
         for (index, session) in sessions.enumerated() {
             do throws(TransactionError) {
                 // Its answer is the proof that the read locks were held until now: see ``confirm(on:_:)``.
@@ -110,9 +133,7 @@ extension TransactionEngine {
                 throw error
             }
         }
-        tracker.acknowledged(timestamp)
         transactionClosed()
-        return timestamp
     }
 
     /// Carries out `actions` in their sequence; what takes time goes on by itself and comes back as an input.
@@ -138,7 +159,8 @@ extension TransactionEngine {
         case .commitHome(let prepared): await commitHome(prepared, run)
         case .findDecision: await findDecision(run)
         case .apply(let decided, let shard): await apply(decided, on: shard, run)
-        case .rollback(let shard), .release(let shard): await end(on: shard, run)
+        case .rollback(let shard): await end(on: shard, run)
+        case .release(let shard): await release(shard, run)
         case .retire, .answer: perform([order], run)
         }
     }
@@ -241,8 +263,10 @@ extension TransactionEngine {
     private func confirm(on shard: ShardID, _ run: CommitRun) async {
         let confirmation: Confirmation
         do throws(ShardError) {
-            let connection = run.connection(to: shard)!
-            _ = try await connection.run([Statement.confirm], deadline: .now + configuration.statementTimeout)
+            let session = run.sessions.first { $0.shard == shard }!
+            // Constraints on temporary tables are checked while it can still be called off.
+            let statement = session.isPinned ? Statement.checkConstraints : Statement.confirm
+            _ = try await session.connection.run([statement], deadline: .now + configuration.statementTimeout)
             confirmation = .held
         } catch {
             confirmation = .lost(TransactionError(error, shard: shard))
@@ -282,7 +306,9 @@ extension TransactionEngine {
         // Every vote is in and the timestamp has passed: nothing needs these sessions and their locks any more, and a
         // home shard that is down must not keep others from being admitted.
         for shard in run.sessions.map(\.shard) {
-            if let session = run.removeSession(on: shard) { await giveBack(session) }
+            guard let session = run.removeSession(on: shard) else { continue }
+            if session.isPinned { await session.connection.close() }
+            await giveBack(session)
         }
         closeIfDone(run)
         let patience = Task { await limitWait(of: run) }
@@ -337,6 +363,19 @@ extension TransactionEngine {
         if isApplied { perform(run.coordinator.applied(on: shard), run) }
     }
 
+    /// Ends the session on `shard`, which has outlived the decision. What is in a pinned one, of its client alone,
+    /// commits with the rest; if it is lost instead, so is all that was ever in it.
+    private func release(_ shard: ShardID, _ run: CommitRun) async {
+        guard run.isCommitted, let session = run.sessions.first(where: { $0.shard == shard }), session.isPinned else {
+            return await end(on: shard, run)
+        }
+        _ = run.removeSession(on: shard)
+        let deadline = ContinuousClock.now + configuration.statementTimeout
+        _ = try? await session.connection.run([Statement.commit], deadline: deadline)
+        await giveBack(session)
+        closeIfDone(run)
+    }
+
     /// Ends the session on `shard`, where nothing is prepared and nothing is to be committed.
     private func end(on shard: ShardID, _ run: CommitRun) async {
         if let session = run.removeSession(on: shard) { await rollback([session], endsTransaction: false) }
@@ -383,6 +422,7 @@ enum Statement {
     static let commit = SQLStatement("COMMIT")
     static let rollback = SQLStatement("ROLLBACK")
     static let confirm = SQLStatement("SELECT")
+    static let checkConstraints = SQLStatement("SET CONSTRAINTS ALL IMMEDIATE")
     /// A decision and a tombstone must be flushed when they are answered, whatever the server's default is (R3, R4);
     /// stricter settings, which wait for standbys, stay.
     static let flushCommits = SQLStatement(

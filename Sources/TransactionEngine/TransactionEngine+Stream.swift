@@ -255,7 +255,7 @@ actor StreamedRead: LockOwner {
     func ended(_ connection: ShardConnection, on shard: ShardID) {
         guard let index = sessions.firstIndex(where: { $0.connection === connection }) else { return }
         let process = sessions.remove(at: index).process
-        engine.assumeIsolated { $0.sessionClosed(process, on: shard) }
+        engine.assumeIsolated { $0.sessionClosed(process, on: shard, by: number) }
     }
 
     /// All streams have begun: none waits for a lock any more.

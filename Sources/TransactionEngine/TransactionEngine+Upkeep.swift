@@ -142,13 +142,11 @@ extension EngineConfiguration {
         epoch: Epoch, control: [ShardID: ConnectionPool], on loop: EventLoop, logger: Logger
     ) throws(EngineStartError) -> [ShardID: ShardPools] {
         let open = ShardSchema.openSession(node: node, epoch: epoch)
-        // Known to the server before it serves the session, so that a successor that fences it finds it.
-        let name = "meridian node \(node) epoch \(epoch)"
         var pools: [ShardID: ShardPools] = [:]
         for shard in shards.map(\.id) {
-            let settings = try settings(of: shard, name: name)
+            let settings = try settings(of: shard, epoch: epoch)
             let writers = ConnectionPool(
-                settings: settings, bound: writersMax, on: loop, label: "\(shard) writers", logger: logger
+                settings: settings, bound: writersMax + pinnedMax, on: loop, label: "\(shard) writers", logger: logger
             ) { connection throws(ShardError) in
                 _ = try await connection.run([open, Statement.flushCommits, Statement.writeByDefault])
             }
@@ -162,6 +160,12 @@ extension EngineConfiguration {
                 control: control[shard]!)
         }
         return pools
+    }
+
+    /// Of an engine's own sessions, whose name is known to the server before it serves them, so that a successor that
+    /// fences the engine finds them.
+    func settings(of shard: ShardID, epoch: Epoch) throws(EngineStartError) -> ConnectionSettings {
+        try settings(of: shard, name: "meridian node \(node) epoch \(epoch)")
     }
 
     private func settings(of shard: ShardID, name: String) throws(EngineStartError) -> ConnectionSettings {

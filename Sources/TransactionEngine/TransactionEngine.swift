@@ -35,6 +35,9 @@ public actor TransactionEngine {
     private var admission: Admission
     private var admissionQueue = Deque<WaitList.ID>()
     private var transactionCount: UInt64 = 0
+    /// How many ``PinnedSession``s there are.
+    public internal(set) var pinnedCount = 0
+    var listeners: [ShardConnection] = []
     private var owners: [SessionID: any LockOwner] = [:]
     private var isStopping = false
     private var isExpiring = false
@@ -71,12 +74,14 @@ public actor TransactionEngine {
     ///
     /// End it by ``ReadWriteTransaction/commit()`` or ``ReadWriteTransaction/rollback()``, whatever happens.
     ///
-    /// - Parameter preparation: what each session of the transaction is told before BEGIN.
+    /// - Parameters:
+    ///   - preparation: what each session of the transaction is told before BEGIN.
+    ///   - pinned: what it uses on that shard, for one transaction at a time.
     public func begin(
-        preparing preparation: SessionPreparation? = nil
+        preparing preparation: SessionPreparation? = nil, in pinned: PinnedSession? = nil
     ) async throws(TransactionError) -> ReadWriteTransaction {
         try await admit()
-        return ReadWriteTransaction(engine: self, number: nextNumber(), preparation: preparation)
+        return ReadWriteTransaction(engine: self, number: nextNumber(), preparation: preparation, pinned: pinned)
     }
 
     /// A number for a ``LockOwner`` that begins.
@@ -92,8 +97,10 @@ public actor TransactionEngine {
         owners[SessionID(shard: shard, process: process)] = owner
     }
 
-    func sessionClosed(_ process: Int32, on shard: ShardID) {
-        owners[SessionID(shard: shard, process: process)] = nil
+    /// - Parameter number: the owner's, who may have been followed by another in a session that is pinned.
+    func sessionClosed(_ process: Int32, on shard: ShardID, by number: UInt64) {
+        let id = SessionID(shard: shard, process: process)
+        if owners[id]?.number == number { owners[id] = nil }
     }
 
     /// Whom a server process works for.
@@ -226,6 +233,7 @@ public actor TransactionEngine {
         }
         isStopped = true
         for task in upkeep { task.cancel() }
+        for listener in listeners { await listener.close() }
         for pools in pools.values { await pools.close() }
     }
 

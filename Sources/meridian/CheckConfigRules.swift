@@ -153,7 +153,7 @@ struct ConfigurationRules {
     /// The pool against every limit that a new connection meets.
     private func connections(_ shard: String, _ facts: ShardFacts) -> Finding? {
         let engine = configuration.engine
-        let wanted = engine.writersMax + engine.readersMax + engine.streamsMax
+        let wanted = engine.writersMax + engine.readersMax + engine.streamsMax + engine.pinnedMax
         let server = facts.number("max_connections") - facts.number("superuser_reserved_connections")
         let limits = [
             ("max_connections less the reserved ones", server),

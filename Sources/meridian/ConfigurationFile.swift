@@ -60,10 +60,11 @@ extension ClusterConfiguration {
         let clusterKeys = ["name", "listen", "address", "nodes", "directory"] + Self.peerTLSKeys
         replication = try section.section("cluster", keys: clusterKeys).map(Self.replication)
         clock = try section.section("clock", keys: ["source", "uncertainty"]).map(Self.clock) ?? clock
-        if let pool = try section.section("pool", keys: ["writers", "readers", "streams", "wait"]) {
+        if let pool = try section.section("pool", keys: ["writers", "readers", "streams", "pinned", "wait"]) {
             engine.writersMax = try pool.number("writers", in: 1...10_000) ?? engine.writersMax
             engine.readersMax = try pool.number("readers", in: 1...10_000) ?? engine.readersMax
             engine.streamsMax = try pool.number("streams", in: 1...10_000) ?? engine.streamsMax
+            engine.pinnedMax = try pool.number("pinned", in: 0...10_000) ?? engine.pinnedMax
             engine.admissionTimeout = try pool.duration("wait", in: .zero ... .seconds(3600)) ?? engine.admissionTimeout
         }
         if let timeouts = try section.section("timeouts", keys: ["statement", "outcome", "safe_time"]) {

@@ -13,15 +13,18 @@ struct NodeService: Service {
     private let configuration: ClusterConfiguration
     private let doors: [GatewayConfiguration]
     private let users: [String: PasswordVerifier]
+    private let reloads: Bool
 
     /// How long clients have to finish when the node stops.
     static let grace = Duration.seconds(5)
 
     /// Reads what the gateway's settings name. Throws ``ConfigurationError``.
     ///
-    /// - Parameter ports: one for each door; 0 is a free one.
-    init(_ configuration: ClusterConfiguration, ports: [Int]) throws {
-        self.configuration = configuration
+    /// - Parameters:
+    ///   - ports: one for each door; 0 is a free one.
+    ///   - reloads: SIGHUP has the gateway's files read again.
+    init(_ configuration: ClusterConfiguration, ports: [Int], reloads: Bool = false) throws {
+        (self.configuration, self.reloads) = (configuration, reloads)
         users = try configuration.gateway.loadUsers()
         let door = try configuration.gateway.load()
         doors = ports.map { port in
@@ -53,7 +56,7 @@ struct NodeService: Service {
                     gateways.append(try Gateway.start(door, provider: node, on: engine.loop, logger: logger))
                 }
                 for gateway in gateways { print("ready: \(configuration.gateway.url(port: gateway.port))") }
-                await Self.serve(gateways)
+                await serve(gateways, node)
             } catch {
                 await Self.close(gateways)
                 throw error
@@ -70,24 +73,34 @@ struct NodeService: Service {
         _ = setrlimit(__rlimit_resource_t(RLIMIT_NOFILE.rawValue), &limit)
     }
 
-    /// Returns when the node is to stop; until then SIGHUP has certificates read again, where there are any.
-    private static func serve(_ gateways: [Gateway]) async {
+    /// Returns when the node is to stop.
+    private func serve(_ gateways: [Gateway], _ node: SessionNode) async {
         await withTaskGroup(of: Void.self) { group in
-            if gateways.contains(where: \.hasTLS) {
+            if reloads {
                 let signals = await UnixSignalsSequence(trapping: .sighup)
-                group.addTask { for await _ in signals { reload(gateways) } }
+                group.addTask { for await _ in signals { reload(gateways, node) } }
             }
             try? await gracefulShutdown()
             group.cancelAll()
         }
     }
 
-    private static func reload(_ gateways: [Gateway]) {
-        for gateway in gateways {
+    /// Reads rules, users and certificate again, for clients that come from now on. What can't be used leaves the old.
+    private func reload(_ gateways: [Gateway], _ node: SessionNode) {
+        let logger = Logger(label: "meridian.gateway")
+        do {
+            let (rules, users) = (try configuration.gateway.load().hostRules, try configuration.gateway.loadUsers())
+            for gateway in gateways { gateway.replaceRules(rules) }
+            node.replaceUsers(users)
+            logger.info("rules and users reloaded")
+        } catch {
+            logger.error("the old rules and users stay in use: \(error)")
+        }
+        for gateway in gateways where gateway.hasTLS {
             do {
                 try gateway.reloadTLS()
             } catch {
-                Logger(label: "meridian.gateway").error("the old certificate stays in use: \(error)")
+                logger.error("the old certificate stays in use: \(error)")
             }
         }
     }

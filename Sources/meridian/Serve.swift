@@ -9,7 +9,8 @@ struct Serve: AsyncParsableCommand {
         abstract: "Run a node: PostgreSQL clients connect to it, and their transactions span the shards.",
         discussion: """
             Coordinates the cluster while it runs; one process at a time can. Prints "ready: URL" once clients can \
-            connect; Ctrl-C lets open transactions finish and stops. SIGHUP has the TLS certificate read again.
+            connect; Ctrl-C lets open transactions finish and stops. SIGHUP has rules, users and the \
+            TLS certificate read again.
 
               meridian serve                                over a running `meridian dev --nodes 0`
               meridian serve --config /etc/meridian.yaml    as the file says; ops/meridian.example.yaml explains it
@@ -60,16 +61,15 @@ struct Serve: AsyncParsableCommand {
         configuration.gateway.users = users ?? configuration.gateway.users
         configuration.gateway.tlsCertificate = tlsCertificate ?? configuration.gateway.tlsCertificate
         configuration.gateway.tlsKey = tlsKey ?? configuration.gateway.tlsKey
-        let signals: [UnixSignal] = configuration.gateway.tlsCertificate == nil ? [.sighup] : []
         let group = ServiceGroup(
             configuration: ServiceGroupConfiguration(
                 services: [
                     .init(
-                        service: try NodeService(configuration, ports: [configuration.gateway.port]),
+                        service: try NodeService(configuration, ports: [configuration.gateway.port], reloads: true),
                         successTerminationBehavior: .gracefullyShutdownGroup,
                         failureTerminationBehavior: .gracefullyShutdownGroup)
                 ],
-                gracefulShutdownSignals: [.sigint, .sigterm] + signals, logger: Logger(label: "meridian")))
+                gracefulShutdownSignals: [.sigint, .sigterm], logger: Logger(label: "meridian")))
         try await group.run()
         print("stopped")
     }

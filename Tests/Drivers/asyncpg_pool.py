@@ -1,4 +1,4 @@
-"""What programs do with asyncpg: asyncpg_pool.py HOST PORT. COPY, LISTEN and NOTIFY are not among it."""
+"""What programs do with asyncpg: asyncpg_pool.py HOST PORT."""
 
 import asyncio
 import datetime
@@ -164,6 +164,44 @@ async def own_codecs(conn):
     equal([tuple(row) for row in rows], [(key, "SAD", ["SAD", "HAPPY"]) for key in range(3)])
 
 
+async def temporary_tables(conn):
+    """a temporary table takes rows by COPY, and is used beside the tables of all shards"""
+    await conn.execute("CREATE TEMP TABLE fresh (id bigint, owner text)")
+    records = [(key, f"fresh {key}") for key in ACCOUNTS]
+    equal(await conn.copy_records_to_table("fresh", records=records, schema_name="pg_temp"), "COPY 30")
+    async with conn.transaction():
+        await conn.execute("UPDATE account SET balance = balance + 1")
+        await conn.execute("DELETE FROM fresh WHERE id > $1", 20)
+    equal(await conn.fetchval("SELECT owner FROM fresh WHERE id = $1", 20), "fresh 20")
+    upsert = """
+        INSERT INTO account SELECT id, owner, 100 FROM fresh
+        ON CONFLICT (id) DO UPDATE SET owner = excluded.owner, balance = account.balance - 1 RETURNING id
+    """
+    equal(sorted(row["id"] for row in await conn.fetch(upsert)), list(range(1, 21)))
+    await conn.execute("UPDATE account SET owner = 'owner ' || id")
+    await conn.execute("UPDATE account SET balance = balance - 1 WHERE id > 20")
+    await conn.execute("DROP TABLE fresh")
+
+
+async def listens(conn):
+    """a listener is called with what others notify, until it is removed"""
+    heard = asyncio.Queue()
+    def listener(_, __, channel, payload):
+        heard.put_nowait((channel, payload))
+    await conn.add_listener("news", listener)
+    other = await asyncpg.connect(**PLACE)
+    async with other.transaction():
+        await other.execute("UPDATE account SET balance = balance")
+        await other.execute("SELECT pg_notify($1, $2)", "news", "first")
+        await other.execute("NOTIFY news, 'second'")
+        true(heard.empty(), "it was told before the commit")
+    equal([await asyncio.wait_for(heard.get(), 60) for _ in range(2)], [("news", "first"), ("news", "second")])
+    await conn.execute("NOTIFY news, 'own'")
+    equal(await asyncio.wait_for(heard.get(), 60), ("news", "own"))
+    await conn.remove_listener("news", listener)
+    await other.close()
+
+
 async def timeouts(conn):
     """a call's timeout cancels its statement, and the session lives on"""
     with raises(asyncio.TimeoutError):
@@ -222,7 +260,8 @@ def synchronous(check, task):
 
 if __name__ == "__main__":
     single = [
-        makes_tables, prepared, transactions, cursors, types, own_types, own_codecs, timeouts, schema_changes,
+        makes_tables, prepared, transactions, cursors, types, own_types, own_codecs, temporary_tables, listens,
+        timeouts, schema_changes,
     ]
     run([synchronous(check, lambda check=check: with_connection(check)) for check in single]
         + [synchronous(pooled, pooled)])

@@ -1,4 +1,4 @@
-"""What programs do with psycopg 3: psycopg_sync.py HOST PORT. COPY and server-side cursors are not among it."""
+"""What programs do with psycopg 3: psycopg_sync.py HOST PORT. COPY is not among it."""
 
 import datetime
 import decimal
@@ -333,6 +333,65 @@ def settings():
         conn.rollback()
 
 
+def temporary_tables():
+    """a temporary table is filled in a transaction over all shards, goes to them, and is gone with the commit"""
+    with connect() as conn:
+        conn.execute("CREATE TEMP TABLE fresh (id bigint, owner text) ON COMMIT DROP")
+        with conn.cursor() as cur:
+            cur.executemany("INSERT INTO fresh VALUES (%s, %s)", [(100 + i, f"fresh {i}") for i in ACCOUNTS])
+        conn.execute("UPDATE account SET owner = owner")
+        cur = conn.execute("INSERT INTO account SELECT id, owner, 0 FROM fresh ON CONFLICT (id) DO NOTHING")
+        equal(cur.rowcount, 30, "rows inserted from the temporary table")
+        conn.commit()
+        with raises(errors.UndefinedTable):
+            conn.execute("SELECT * FROM fresh")
+        conn.rollback()
+        equal(conn.execute("SELECT count(*) FROM account WHERE owner LIKE 'fresh %'").fetchone(), (30,))
+        conn.execute("CREATE TEMP TABLE old AS SELECT * FROM account WHERE id > 100")
+        conn.execute("DELETE FROM account WHERE id > 100")
+        equal(conn.execute("SELECT min(id), count(*) FROM old WHERE id > %s", [120]).fetchone(), (121, 10))
+
+
+def notifies():
+    """notifications come when a transaction over all shards commits, in their order"""
+    with connect(autocommit=True) as listener, connect() as conn:
+        listener.execute("LISTEN transfers")
+        for words in ("one", "two", "one"):
+            conn.execute("SELECT pg_notify('transfers', %s)", [words])
+        conn.execute("UPDATE account SET owner = owner")
+        conn.execute("NOTIFY transfers, 'three'")
+        conn.commit()
+        heard = []
+        for notification in listener.notifies():
+            heard.append((notification.channel, notification.payload))
+            if notification.payload == "three":
+                break
+        equal(heard, [("transfers", words) for words in ("one", "two", "three")])
+
+
+def server_cursors():
+    """server-side cursors are read in parts, go back, and outlive their transaction if they are to"""
+    with connect() as conn:
+        with conn.cursor(name="forward") as cur:
+            cur.itersize = 7
+            cur.execute("SELECT id FROM account WHERE id <= %s ORDER BY id", [30])
+            equal([column.name for column in cur.description], ["id"])
+            equal([row[0] for row in cur], list(ACCOUNTS))
+        with conn.cursor(name="anywhere", scrollable=True) as cur:
+            cur.execute("SELECT id FROM account ORDER BY id")
+            equal(cur.fetchmany(3), [(1,), (2,), (3,)])
+            cur.scroll(-2)
+            equal(cur.fetchone(), (2,))
+            cur.scroll(20, mode="absolute")
+            equal(cur.fetchone(), (21,))
+        held = conn.cursor(name="held", withhold=True)
+        held.execute("SELECT id FROM account ORDER BY id")
+        equal(held.fetchone(), (1,))
+        conn.commit()
+        equal(len(held.fetchall()), 29)
+        held.close()
+
+
 def times_out():
     """statement_timeout, lock_timeout and idle_in_transaction_session_timeout end what they are for"""
     with connect() as conn:
@@ -367,5 +426,6 @@ def times_out():
 if __name__ == "__main__":
     run([
         makes_tables, transfers, savepoints, types, registers_types, rows, pipelines, prepared, cancels,
-        fails_like_postgres, transaction_modes, retries, settings, times_out,
+        fails_like_postgres, transaction_modes, retries, settings, temporary_tables, notifies, server_cursors,
+        times_out,
     ])

@@ -112,8 +112,8 @@ import TransactionEngine
             let declare = "DECLARE c CURSOR FOR SELECT id FROM t"
             #expect(await client.failure(declare) == "25P01")
             for (state, text) in [
-                ("0A000", "DECLARE c CURSOR WITH HOLD FOR SELECT id FROM t"),
-                ("0A000", "DECLARE c SCROLL CURSOR FOR SELECT id FROM t"), ("42P03", "\(declare); \(declare)"),
+                ("55000", "DECLARE c NO SCROLL CURSOR WITH HOLD FOR SELECT id FROM t; FETCH c; FETCH PRIOR FROM c"),
+                ("42P03", "\(declare); \(declare)"),
                 ("55000", "\(declare); FETCH PRIOR FROM c"), ("34000", "FETCH c"), ("34000", "CLOSE c"),
                 ("42P01", "DECLARE c CURSOR FOR SELECT * FROM nowhere; FETCH c"),
             ] {
@@ -131,6 +131,61 @@ import TransactionEngine
                 #expect(await client.failure("FETCH d") == "34000")
                 try await client.text("ROLLBACK")
             }
+        }
+    }
+
+    @Test("a cursor goes back, to rows by their numbers and anywhere, as on PostgreSQL")
+    func scrolls() async throws {
+        let table = "CREATE TABLE t (id bigint PRIMARY KEY); INSERT INTO t SELECT g FROM generate_series(1, 7) AS g"
+        let moves = [
+            "NEXT", "PRIOR", "PRIOR", "PRIOR", "FIRST", "LAST", "NEXT", "NEXT", "PRIOR", "0", "ABSOLUTE 3", "0",
+            "RELATIVE 2", "RELATIVE -4", "RELATIVE -4", "FORWARD 3", "BACKWARD 2", "BACKWARD 2", "ABSOLUTE -2",
+            "ABSOLUTE -9", "FORWARD ALL", "0", "BACKWARD 3", "BACKWARD ALL", "ABSOLUTE 0", "ABSOLUTE 8", "BACKWARD 7",
+            "ABSOLUTE 99", "RELATIVE -1", "FORWARD 7", "ALL", "-2", "BACKWARD -1", "FORWARD 0", "3", "4",
+            "RELATIVE 2147483647", "ABSOLUTE -2147483647", "BACKWARD 2147483647",
+        ]
+        let declare = "DECLARE c SCROLL CURSOR FOR SELECT id FROM t ORDER BY id"
+        func answers(_ client: ShardConnection) async throws -> [String] {
+            try await client.text(table)
+            try await client.text("BEGIN; \(declare)")
+            var answers: [String] = []
+            for (index, move) in moves.enumerated() {
+                let result = try await client.runSimple("\(index % 5 == 4 ? "MOVE" : "FETCH") \(move) FROM c")[0]
+                answers.append("\(move): \(try result.map { try $0.text(0) }) \(result.commandTag)")
+            }
+            try await client.text("COMMIT")
+            return answers
+        }
+        var expected: [String] = []
+        try await EngineShards.withShared(1) { shards in
+            try await shards.session(on: 0) { expected = try await answers($0) }
+        }
+        try await ServedShards.with(3) { served in
+            let found = try await served.session { try await answers($0) }
+            #expect(found == expected)
+        }
+    }
+
+    @Test("a cursor WITH HOLD outlives the commit and no rollback, and has the rows of its declaration")
+    func held() async throws {
+        try await Self.withRows(100) { _, client in
+            try await client.text("BEGIN; DECLARE c CURSOR WITH HOLD FOR SELECT id FROM t ORDER BY id; FETCH 2 FROM c")
+            try await client.text("UPDATE t SET n = 1; COMMIT")
+            try await client.text("DELETE FROM t")
+            #expect(try await client.text("FETCH 2 FROM c") == "3\n4")
+            #expect(try await client.text("BEGIN; FETCH c; ROLLBACK; FETCH c") == "5\n6")
+            #expect(await client.failure("SELECT 1/0") == "22012")
+            let rest = try await client.run(SQLStatement("FETCH ALL FROM c", isPrepared: false, resultFormat: .text))
+            #expect(rest.count == 94)
+            try await client.text("BEGIN; DECLARE d CURSOR WITH HOLD FOR SELECT 1; ROLLBACK")
+            #expect(await client.failure("FETCH d") == "34000")
+            // Outside a block too; CLOSE ALL closes it.
+            try await client.text("DECLARE e SCROLL CURSOR WITH HOLD FOR VALUES (1), (2)")
+            #expect(try await client.text("FETCH ALL FROM e; FETCH BACKWARD ALL FROM e") == "1\n2\n2\n1")
+            try await client.text("CLOSE ALL")
+            #expect(await client.failure("FETCH e") == "34000")
+            let large = "DECLARE f CURSOR WITH HOLD FOR SELECT repeat('x', 1000) FROM generate_series(1, 40000)"
+            #expect(await client.failure(large) == "53400")
         }
     }
 

@@ -87,13 +87,15 @@ import Testing
         guard case .declareCursor("c", let query, let options) = try kind(declare) else { throw Mismatch() }
         #expect(text(query, of: declare) == "SELECT 1 FOR UPDATE")
         #expect(options == [.binary, .noScroll, .hold])
-        #expect(try kind("FETCH 10 FROM c") == .fetch(cursor: "c", .rows(10), isMove: false))
-        #expect(try kind("FETCH c") == .fetch(cursor: "c", .rows(1), isMove: false))
-        #expect(try kind("MOVE ALL IN c") == .fetch(cursor: "c", .all, isMove: true))
-        for backwards in [
-            "FETCH PRIOR c", "FETCH -1 FROM c", "FETCH ABSOLUTE 3 c", "FETCH 0 c", "FETCH BACKWARD ALL c",
-        ] {
-            #expect(try kind(backwards) == .fetch(cursor: "c", .other, isMove: false))
+        #expect(try kind("FETCH 10 FROM c") == .fetch(cursor: "c", .forward(10), isMove: false))
+        #expect(try kind("FETCH c") == .fetch(cursor: "c", .forward(1), isMove: false))
+        #expect(try kind("MOVE ALL IN c") == .fetch(cursor: "c", .forward(.max), isMove: true))
+        for (text, amount) in [
+            ("PRIOR", .backward(1)), ("-1 FROM", .backward(1)), ("ABSOLUTE 3", .absolute(3)), ("0", .relative(0)),
+            ("BACKWARD ALL", .backward(.max)), ("BACKWARD -2 IN", .forward(2)), ("LAST", .absolute(-1)),
+            ("FIRST", .absolute(1)), ("RELATIVE -3", .relative(-3)),
+        ] as [(String, FetchAmount)] {
+            #expect(try kind("FETCH \(text) c") == .fetch(cursor: "c", amount, isMove: false))
         }
         #expect(try kind("CLOSE ALL") == .closeCursor(name: nil))
         #expect(try kind("CLOSE c") == .closeCursor(name: "c"))
@@ -196,9 +198,40 @@ import Testing
     }
 
     @Test(
+        "a temporary table is told from others, and the query that fills it from what makes it",
+        arguments: [
+            ("CREATE TEMP TABLE t (a int)", "CREATE TEMP TABLE t (a int)", nil),
+            ("CREATE TABLE pg_temp.t (a int)", "CREATE TABLE pg_temp.t (a int)", nil),
+            ("CREATE TEMP TABLE t AS SELECT 1", "CREATE TEMP TABLE t AS SELECT 1\nWITH NO DATA", "SELECT 1"),
+            (
+                "CREATE LOCAL TEMPORARY TABLE t (a) ON COMMIT DROP AS (SELECT 1 AS \"as\") WITH DATA",
+                "CREATE LOCAL TEMPORARY TABLE t (a) ON COMMIT DROP AS (SELECT 1 AS \"as\")\nWITH NO DATA",
+                "(SELECT 1 AS \"as\")"
+            ),
+            ("CREATE TEMP TABLE t AS SELECT 1 WITH NO DATA", "CREATE TEMP TABLE t AS SELECT 1 WITH NO DATA", nil),
+            (
+                "SELECT a, (b) INTO TEMP t FROM c WHERE d",
+                "CREATE TEMPORARY TABLE t AS SELECT a, (b)  FROM c WHERE d\n"
+                    + "WITH NO DATA", "SELECT a, (b)  FROM c WHERE d"
+            ),
+            (
+                "SELECT 1 INTO TEMPORARY TABLE pg_temp.t UNION SELECT 2",
+                "CREATE TEMPORARY TABLE t AS SELECT 1  UNION SELECT 2\nWITH NO DATA", "SELECT 1  UNION SELECT 2"
+            ),
+        ] as [(String, String, String?)])
+    func temporary(text: String, sql: String, filling: String?) throws {
+        guard case .temporary(let command) = try kind(text) else { throw Mismatch() }
+        #expect(command.sql == sql)
+        #expect(command.filling == filling)
+        #expect(command.relations.map(\.name) == ["t"])
+    }
+
+    @Test(
         "the rest",
         arguments: [
-            ("LISTEN x", StatementKind.notification), ("NOTIFY x, 'y'", .notification), ("UNLISTEN *", .unlisten),
+            ("LISTEN x", StatementKind.listen(channel: "x")), ("NOTIFY \"X\"", .notify(channel: "X", payload: "")),
+            ("NOTIFY x, 'y'", .notify(channel: "x", payload: "y")), ("UNLISTEN *", .unlisten(channel: nil)),
+            ("UNLISTEN x", .unlisten(channel: "x")),
             (
                 "LOCK a, b.c IN SHARE MODE NOWAIT",
                 .lockTable([RelationName("a"), RelationName(schema: "b", "c")], mode: .share, isNoWait: true)
@@ -208,13 +241,18 @@ import Testing
                 "TRUNCATE a RESTART IDENTITY CASCADE",
                 .truncate([RelationName("a")], restartsSequences: true, cascades: true)
             ),
-            ("VACUUM FULL t", .maintenance(command: "VACUUM", isInTransactionBlock: false)),
+            (
+                "VACUUM FULL t",
+                .maintenance(command: "VACUUM", isInTransactionBlock: false, relations: [RelationName("t")])
+            ),
             ("ANALYZE", .maintenance(command: "ANALYZE", isInTransactionBlock: true)),
+            (
+                "ANALYZE a, b.c (d)",
+                .maintenance(
+                    command: "ANALYZE", isInTransactionBlock: true,
+                    relations: [RelationName("a"), RelationName(schema: "b", "c")])
+            ),
             ("SET CONSTRAINTS ALL IMMEDIATE", .setConstraints),
-            ("CREATE TEMP TABLE t (a int)", .temporary(RelationName("t"))),
-            ("CREATE TEMP TABLE t AS SELECT 1", .temporary(RelationName("t"))),
-            ("SELECT 1 INTO TEMP t", .temporary(RelationName("t"))),
-            ("CREATE TABLE pg_temp.t (a int)", .temporary(RelationName(schema: "pg_temp", "t"))),
             ("CALL p(1)", .call), ("DO $$BEGIN END$$", .doBlock),
             ("CREATE DATABASE d", .unsupported("CREATE DATABASE")),
             ("ALTER SYSTEM SET a = 1", .unsupported("ALTER SYSTEM")), ("LOAD 'x'", .unsupported("LOAD")),

@@ -57,7 +57,7 @@ import TransactionCore
         "what is slow or unsafe is warned of, and told what to change",
         arguments: [
             (["max_prepared_transactions": "47"], "below the 48 writers", "restart"),
-            (["max_connections": "66"], "is 63, below the 80", "pool.writers"),
+            (["max_connections": "66"], "is 63, below the 88", "pool.writers"),
             (["role_connections": "10"], "role's connection limit is 10", "pool.writers"),
             (["database_connections": "0"], "database's connection limit is 0", "pool.writers"),
             (["sees_sessions": "false"], "does not see", "GRANT pg_read_all_stats TO app"),

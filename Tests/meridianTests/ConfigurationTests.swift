@@ -28,13 +28,13 @@ import TransactionEngine
                   - {name: b, conninfo: "postgresql://k/db"}
                 clock: {source: kernel, uncertainty: 250us}
                 retention: 90min
-                pool: {writers: 5, readers: 6, streams: 7, wait: 250ms}
+                pool: {writers: 5, readers: 6, streams: 7, pinned: 3, wait: 250ms}
                 timeouts: {statement: 1.5s, outcome: 2s, safe_time: 3s}
                 """, file: "f")
         let engine = configuration.engine
         #expect(engine.node.rawValue == 7)
         #expect(engine.shards.map(\.conninfo) == ["host=h", "postgresql://k/db"])
-        #expect(engine.writersMax == 5 && engine.readersMax == 6 && engine.streamsMax == 7)
+        #expect(engine.writersMax == 5 && engine.readersMax == 6 && engine.streamsMax == 7 && engine.pinnedMax == 3)
         #expect(engine.admissionTimeout == .milliseconds(250))
         #expect(engine.statementTimeout == .milliseconds(1500))
         #expect(engine.outcomeTimeout == .seconds(2) && engine.safeTimeTimeout == .seconds(3))
@@ -60,7 +60,7 @@ import TransactionEngine
             ("\(shard)clock: {uncertainty: 1ms}", "\"clock.source\" is missing", "host or kernel"),
             ("\(shard)clock: {source: host, uncertainty: 11s}", "\"clock.uncertainty\" can't be \"11s\"", "0 to 10s"),
             ("\(shard)pool: {writers: 0}", "\"pool.writers\" can't be \"0\"", "1 to 10000"),
-            ("\(shard)pool: 5", "line 2: \"pool\" is not a list of keys", "writers, readers, streams, wait"),
+            ("\(shard)pool: 5", "line 2: \"pool\" is not a list of keys", "writers, readers, streams, pinned, wait"),
             ("\(shard)node: 1\nnode: 2", "not YAML", "node"),
             ("shards: [{name: A, conninfo: host=h}]", "\"shards[1].name\" can't be \"A\"", "lower-case"),
             ("shards: [{name: a}]", "\"shards[1].conninfo\" is missing", "libpq"),
