@@ -43,8 +43,7 @@ extension MetadataNode {
     /// Keeps connections to all nodes that are known: from the configuration, and from the metadata, which counts.
     func connectToPeers() {
         var addresses = configuration.addresses
-        for entry in state.read(.first(NodeRecord.prefix, limit: .max)).entries {
-            guard let record = NodeRecord(entry) else { continue }
+        for record in state.records(NodeRecord.self) {
             addresses[record.node] = record.state == .left ? nil : PeerAddress(record.peerAddress)
         }
         for peer in addresses.keys.sorted() where peer != node { transport.setPeer(peer, at: addresses[peer]!) }
@@ -52,13 +51,6 @@ extension MetadataNode {
 
     func membershipChosen(_ membership: Membership) {
         logger.notice("the members have changed", metadata: ["members": "\(membership)"])
-    }
-}
-
-extension NodeRecord {
-    static var prefix: MetadataPrefix {
-        guard case .prefix(let prefix) = selection else { preconditionFailure("nodes are many") }
-        return prefix
     }
 }
 

@@ -38,10 +38,7 @@ struct NodeService: Service {
         Self.raiseDescriptorLimit()
         if let replication = configuration.replication {
             return try await ReplicatedNodeService(
-                configuration: configuration, replication: replication, door: doors[0],
-                makeSessions: { [configuration, users] engine in
-                    try await SessionNode(engine, database: configuration.gateway.database, users: users)
-                }
+                configuration: configuration, replication: replication, door: doors[0], reloads: reloads
             ).run()
         }
         var engine = configuration.engine
@@ -78,18 +75,26 @@ struct NodeService: Service {
         await withTaskGroup(of: Void.self) { group in
             if reloads {
                 let signals = await UnixSignalsSequence(trapping: .sighup)
-                group.addTask { for await _ in signals { reload(gateways, node) } }
+                group.addTask { for await _ in signals { configuration.gateway.reload(gateways, node) } }
             }
             try? await gracefulShutdown()
             group.cancelAll()
         }
     }
 
+    private static func close(_ gateways: [Gateway]) async {
+        await withDiscardingTaskGroup { group in
+            for gateway in gateways { group.addTask { await gateway.shutdown(grace: grace) } }
+        }
+    }
+}
+
+extension GatewaySettings {
     /// Reads rules, users and certificate again, for clients that come from now on. What can't be used leaves the old.
-    private func reload(_ gateways: [Gateway], _ node: SessionNode) {
+    func reload(_ gateways: [Gateway], _ node: SessionNode) {
         let logger = Logger(label: "meridian.gateway")
         do {
-            let (rules, users) = (try configuration.gateway.load().hostRules, try configuration.gateway.loadUsers())
+            let (rules, users) = (try load().hostRules, try loadUsers())
             for gateway in gateways { gateway.replaceRules(rules) }
             node.replaceUsers(users)
             logger.info("rules and users reloaded")
@@ -102,12 +107,6 @@ struct NodeService: Service {
             } catch {
                 logger.error("the old certificate stays in use: \(error)")
             }
-        }
-    }
-
-    private static func close(_ gateways: [Gateway]) async {
-        await withDiscardingTaskGroup { group in
-            for gateway in gateways { group.addTask { await gateway.shutdown(grace: grace) } }
         }
     }
 }

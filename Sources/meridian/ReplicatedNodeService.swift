@@ -10,6 +10,7 @@ import Synchronization
 import SystemClock
 import TransactionCore
 import TransactionEngine
+import UnixSignals
 
 import enum NIOCore.SocketAddress
 
@@ -22,7 +23,8 @@ struct ReplicatedNodeService: Service {
     let configuration: ClusterConfiguration
     let replication: ReplicationSettings
     let door: GatewayConfiguration
-    let makeSessions: @Sendable (TransactionEngine) async throws -> SessionNode
+    /// SIGHUP has the gateway's files read again; a node that hands clients on reads them when it is elected.
+    let reloads: Bool
 
     /// A node that does not renew its session for so long is taken for gone. It bounds how long clients of a
     /// coordinator that died wait, together with the metadata's own lease.
@@ -40,6 +42,10 @@ struct ReplicatedNodeService: Service {
         let coordinator = CoordinatorAddress()
         await withTaskGroup(of: Void.self) { group in
             group.addTask { await coordinator.follow(Self.seat, on: metadata) }
+            if reloads {
+                let signals = await UnixSignalsSequence(trapping: .sighup)
+                group.addTask { for await _ in signals { coordinator.reload() } }
+            }
             await takePart(in: metadata, clock, coordinator)
             group.cancelAll()
         }
@@ -89,24 +95,28 @@ struct ReplicatedNodeService: Service {
         }
         Self.logger.notice("elected to coordinate", metadata: ["token": "\(lock.token)"])
         await relay.close()
-        try await coordinate(port: relay.port, under: session, on: loop, clock)
+        try await coordinate(port: relay.port, under: session, on: loop, clock, coordinator)
         try? await lock.release(deadline: .now + .seconds(1))
     }
 
     private func coordinate(
-        port: Int, under session: NodeSession, on loop: EventLoop, _ clock: SystemBoundedClock
+        port: Int, under session: NodeSession, on loop: EventLoop, _ clock: SystemBoundedClock,
+        _ coordinator: CoordinatorAddress
     ) async throws {
         var settings = configuration.engine
         settings.faultHook = try FaultInjection.hook(from: ProcessInfo.processInfo.environment)
         settings.isElected = { await session.isAlive }
         let engine = try await TransactionEngine.start(settings, clock: clock, loop: loop)
         do {
-            let sessions = try await makeSessions(engine)
-            var door = door
+            let users = try configuration.gateway.loadUsers()
+            let sessions = try await SessionNode(engine, database: configuration.gateway.database, users: users)
+            var door = try configuration.gateway.load()
             door.port = port
             let gateway = try Gateway.start(
                 door, provider: sessions, on: loop, logger: Logger(label: "meridian.gateway"))
+            coordinator.whenReloading { [configuration] in configuration.gateway.reload([gateway], sessions) }
             let isStopping = await untilOver(session, engine)
+            coordinator.whenReloading {}
             await gateway.shutdown(grace: isStopping ? NodeService.grace : .zero)
         } catch {
             await engine.shutdown()
@@ -131,6 +141,7 @@ private final class CoordinatorAddress: Sendable {
     private struct Current {
         var address: SocketAddress?
         var changed: @Sendable () -> Void = {}
+        var reload: @Sendable () -> Void = {}
     }
 
     private let current = Mutex(Current())
@@ -142,6 +153,13 @@ private final class CoordinatorAddress: Sendable {
     func whenChanged(_ body: @escaping @Sendable () -> Void) {
         current.withLock { $0.changed = body }
     }
+
+    /// What reads the gateway's files again while this node coordinates.
+    func whenReloading(_ body: @escaping @Sendable () -> Void) {
+        current.withLock { $0.reload = body }
+    }
+
+    func reload() { current.withLock { $0.reload }() }
 
     /// Keeps it up to date until the task is cancelled.
     func follow(_ seat: MetadataPrefix, on metadata: MetadataNode) async {
