@@ -30,6 +30,8 @@ struct Leadership: Hashable, Sendable {
     /// When a quorum last answered something new, or the attempt began.
     var quorumHeard: Timestamp
     var reads: [WaitingRead] = []
+    /// The slot that takes this node out of the membership, once that is chosen.
+    var leavesAfter: Slot?
 
     struct Proposal: Hashable, Sendable {
         let entry: Entry

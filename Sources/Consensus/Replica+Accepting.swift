@@ -6,11 +6,12 @@ extension Replica {
     mutating func prepareReceived(
         _ ballot: Ballot, from: Slot, isCanvass: Bool, sender: NodeID, at now: TimestampInterval
     ) {
+        // Who lacks chosen entries gets them first: it may find that it is no member any more. And so a promise never
+        // holds more than what may be in flight.
+        guard from > chosenUpTo else { return sendChosen(from: from, to: sender, at: now) }
         guard ballot >= durable.promised, mayPromise(to: ballot.node, at: now) else {
             return send(.refused(ballot: ballot, promised: durable.promised), to: sender)
         }
-        // Who lacks chosen entries gets them first. So a promise never holds more than what may be in flight.
-        guard from > chosenUpTo else { return sendChosen(from: from, to: sender, at: now) }
         guard !isCanvass else { return send(.willing(ballot), to: sender) }
         promise(ballot)
         sendOnceDurable(.promise(ballot, accepted: accepted(from: from)), to: sender)

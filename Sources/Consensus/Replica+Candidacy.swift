@@ -8,7 +8,7 @@ extension Replica {
         guard membership.voters.contains(node), mayPromise(to: node, at: now) else {
             // It may be a voter without knowing it, and needed.
             for other in others { send(.catchUp(from: chosenUpTo.next), to: other) }
-            return postponeElection(from: now.latest)
+            return tryLater(at: now)
         }
         let ballot = Ballot(round: max(durable.promised.round, highestRound) + 1, node: node)
         canvass = Canvass(

@@ -91,6 +91,7 @@ extension Replica {
             leadership!.followers[sender]!.resendDue = now.latest.advanced(byNanoseconds: timing.resendNanoseconds)
         }
         countChosen(at: now)
+        leaveWhenKnown(at: now)
         guard leadership != nil else { return }
         if leadership!.answeredRound(in: membership) > answeredBefore { leadership!.quorumHeard = now.latest }
         answerReads()
@@ -108,11 +109,16 @@ extension Replica {
         }
     }
 
+    /// A leader that is no member any more goes on until the others know: those that are left may not be able to have
+    /// anything chosen as long as they take it for one of them.
+    private mutating func leaveWhenKnown(at now: TimestampInterval) {
+        guard let last = leadership?.leavesAfter else { return }
+        let informed = membership.voters.nodes.filter { leadership!.followers[$0]?.chosenUpTo ?? .zero >= last }
+        if membership.hasQuorum(NodeSet(informed)) { handOver(at: now) }
+    }
+
     private mutating func membershipChosen(at now: TimestampInterval) {
-        guard membership.voters.contains(node) else {
-            // The others have not heard that this was chosen; one of them finds it among what was accepted.
-            return handOver(to: mostAdvancedVoter, at: now)
-        }
+        if !membership.voters.contains(node) { leadership!.leavesAfter = chosenUpTo }
         for other in others where !leadership!.promises.contains(other) { sendPrepare(to: other, at: now) }
     }
 

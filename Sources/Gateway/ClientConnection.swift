@@ -58,10 +58,14 @@ final class ClientConnection {
     private var isReadWanted = false
     /// Ends the login, later the closing; nil between them.
     private var timer: Scheduled<Void>?
+    private let client: SocketAddress?
 
     /// Makes the connection of a channel. Throws when there are too many.
-    init(_ channel: any Channel, of shared: GatewayShared) throws {
+    ///
+    /// - Parameter client: where the client is, when another node handed it on; else the channel's other end.
+    init(_ channel: any Channel, of shared: GatewayShared, from client: SocketAddress? = nil) throws {
         self.shared = shared
+        self.client = client
         eventLoop = channel.eventLoop
         output = ClientOutput(eventLoop: eventLoop, configuration: shared.configuration)
         decoder = FrontendDecoder(phase: .session, lengthMax: shared.configuration.messageLengthMax)
@@ -95,7 +99,8 @@ extension ClientConnection: ChannelInboundHandler, ChannelOutboundHandler {
     }
 
     func channelActive(context: ChannelHandlerContext) {
-        guard let remote = context.remoteAddress, let text = remote.ipAddress, let host = HostAddress(text) else {
+        guard let remote = client ?? context.remoteAddress, let text = remote.ipAddress, let host = HostAddress(text)
+        else {
             // It has gone already.
             context.close(promise: nil)
             return

@@ -8,14 +8,33 @@ import Synchronization
 /// ``ClientSession``.
 public final class Gateway: Sendable {
     private let shared: GatewayShared
-    private let listener: ListeningSocket
+    /// Nil where a ``ClientDoor`` listens for it.
+    private let listener: ListeningSocket?
+    private let eventLoop: any NIOCore.EventLoop
     private let isStopping = Atomic(false)
-    /// The port that it listens on.
-    public var port: Int { listener.port }
+    /// The port that clients come to.
+    public let port: Int
 
     private init(shared: GatewayShared, listener: ListeningSocket) {
         self.shared = shared
         self.listener = listener
+        (eventLoop, port) = (listener.eventLoop, listener.port)
+    }
+
+    /// Serves the clients that come to a door, whenever the door's directory says so. Throws a ``GatewayError`` when the
+    /// certificate can't be used. Reads files, so it may block.
+    public init(
+        _ configuration: GatewayConfiguration, provider: any ClientSessionProvider, behind door: ClientDoor,
+        logger: Logger
+    ) throws(GatewayError) {
+        shared = try GatewayShared(configuration, provider: provider, logger: logger)
+        listener = nil
+        (eventLoop, port) = (door.eventLoop, door.port)
+    }
+
+    /// Puts a client's connection into a channel that is active already. On the loop.
+    func serve(_ channel: any Channel, from client: SocketAddress?) throws {
+        try channel.pipeline.syncOperations.addHandler(ClientConnection(channel, of: shared, from: client))
     }
 
     /// Begins to listen. Throws a ``GatewayError`` when the address can't be had or the certificate not be used. Reads
@@ -26,11 +45,7 @@ public final class Gateway: Sendable {
         _ configuration: GatewayConfiguration, provider: any ClientSessionProvider, on loop: EventLoops.EventLoop,
         logger: Logger
     ) throws(GatewayError) -> Gateway {
-        let shared = GatewayShared(
-            configuration: configuration,
-            tls: try configuration.tls.map { paths throws(GatewayError) in
-                try TLSMaterial(paths)
-            }, provider: provider, logger: logger)
+        let shared = try GatewayShared(configuration, provider: provider, logger: logger)
         do {
             let address = try SocketAddress.makeAddressResolvingHost(configuration.host, port: configuration.port)
             let listener = try ListeningSocket(on: address, loop: loop) { channel in
@@ -69,12 +84,12 @@ public final class Gateway: Sendable {
     /// Clients that are just coming in are sent away at once (57P03). A second call does nothing.
     public func shutdown(grace: Duration) async {
         guard !isStopping.exchange(true, ordering: .relaxed) else { return }
-        await listener.close()
+        await listener?.close()
         shared.clients.stop()
-        await shared.clients.emptied(within: grace, on: listener.eventLoop)
+        await shared.clients.emptied(within: grace, on: eventLoop)
         shared.clients.sendAway()
         await shared.clients.emptied(
             within: shared.configuration.closeTimeout + TLSMaterial.shutdownTimeout + .seconds(1),
-            on: listener.eventLoop)
+            on: eventLoop)
     }
 }

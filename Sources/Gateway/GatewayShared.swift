@@ -26,3 +26,13 @@ final class GatewayShared: Sendable {
         clients = ConnectedClients(clientsMax: configuration.clientsMax)
     }
 }
+
+extension GatewayShared {
+    /// Reads the certificate.
+    convenience init(
+        _ configuration: GatewayConfiguration, provider: any ClientSessionProvider, logger: Logger
+    ) throws(GatewayError) {
+        let tls = try configuration.tls.map { paths throws(GatewayError) in try TLSMaterial(paths) }
+        self.init(configuration: configuration, tls: tls, provider: provider, logger: logger)
+    }
+}

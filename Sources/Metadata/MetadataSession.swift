@@ -30,9 +30,10 @@ public struct MetadataSession: Sendable {
     /// Whether nobody can have ended the session yet. What depends on it must be done by ``expiry``, or be fenced.
     public func isAlive(at now: TimestampInterval) -> Bool { now.isBefore(expiry) }
 
-    /// What renews the session; nil while more than two thirds of its time are left.
+    /// What renews the session; nil while more than five sixths of its time are left. The log may be without a leader
+    /// for half of its time: whatever is renewed later would often come too late then.
     public func renewal(at now: TimestampInterval) -> MetadataCommand? {
-        guard expiry.nanoseconds(since: now.latest) < durationNanoseconds / 3 * 2 else { return nil }
+        guard expiry.nanoseconds(since: now.latest) < durationNanoseconds / 6 * 5 else { return nil }
         return .renewSession(id, expiry: now.earliest.advanced(byNanoseconds: durationNanoseconds))
     }
 

@@ -24,6 +24,9 @@ public struct MetadataError: Error, Hashable, Sendable, CustomStringConvertible 
         (self.kind, self.message, self.detail, self.hint) = (kind, message, detail, hint)
     }
 
+    /// Whoever waited does not any more. What was to be done may have been, or may be yet.
+    static let cancelled = MetadataError(.stopped, "the wait for the metadata was cancelled")
+
     public var description: String {
         ([message] + [detail.map { "DETAIL:  \($0)" }, hint.map { "HINT:  \($0)" }].compactMap { $0 })
             .joined(separator: "\n")

@@ -30,10 +30,21 @@ extension MetadataNode {
             }
         }
         defer { timer.cancel() }
-        return try await withUnsafeContinuation { continuation in
-            pendingCommands[number] = PendingCommand(bytes: bytes, sendDue: .now) { continuation.resume(returning: $0) }
-            handIn(number)
+        return try await withTaskCancellationHandler {
+            await withUnsafeContinuation { continuation in
+                pendingCommands[number] = PendingCommand(bytes: bytes, sendDue: .now) {
+                    continuation.resume(returning: $0)
+                }
+                handIn(number)
+                if Task.isCancelled { giveUp(number) }
+            }
+        } onCancel: {
+            loop.execute { [weak self] in self?.assumeIsolated { $0.giveUp(number) } }
         }.get()
+    }
+
+    private func giveUp(_ number: UInt64) {
+        pendingCommands.removeValue(forKey: number)?.resume(.failure(.cancelled))
     }
 
     /// Gives the command to the leader, if one is known.
@@ -54,7 +65,7 @@ extension MetadataNode {
 
     /// The connection to `peer` is new: what was sent over the last one may be lost.
     func resendCommands(to peer: NodeID) {
-        guard replica.leader == peer else { return }
+        guard replica.leader == peer || peer == node else { return }
         for number in pendingCommands.keys.sorted() { handIn(number) }
     }
 

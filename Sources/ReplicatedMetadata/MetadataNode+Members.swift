@@ -36,6 +36,9 @@ extension MetadataNode {
             }
             let answer = await askForChange(change)
             if case .refused = answer {
+                // It may have been chosen just now.
+                try await catchUp(deadline: deadline)
+                if isDone(change) { return }
                 throw MetadataError(.refused, "the leader refuses to make the members \(wanted)")
             }
             guard .now < deadline else {

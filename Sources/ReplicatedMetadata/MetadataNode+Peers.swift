@@ -6,6 +6,7 @@ import TransactionCore
 /// What comes from other nodes.
 extension MetadataNode {
     func received(kind: UInt8, _ payload: [UInt8], from sender: NodeID) {
+        guard isRunning else { return }
         switch PeerKind(rawValue: kind) {
         case .consensus:
             do {
@@ -13,7 +14,12 @@ extension MetadataNode {
             } catch {
                 logger.error("a message can't be read", metadata: ["peer": "\(sender)", "error": "\(error)"])
             }
-        case .propose: _ = replica.propose(payload)
+        case .propose:
+            // What no node can read must not get into the log, where it would stop all of them.
+            guard (try? ProposedCommand(encoded: payload)) != nil else {
+                return logger.error("a command can't be read", metadata: ["peer": "\(sender)"])
+            }
+            _ = replica.propose(payload)
         case .readIndex, .changeMembership, nil:
             logger.error("a message of an unknown kind", metadata: ["peer": "\(sender)", "kind": "\(kind)"])
         }
@@ -21,6 +27,7 @@ extension MetadataNode {
     }
 
     func requested(kind: UInt8, _ payload: [UInt8], _ answer: PeerAnswer) {
+        guard isRunning else { return answer([]) }
         switch PeerKind(rawValue: kind) {
         case .readIndex:
             readIndex { slot in
@@ -46,7 +53,10 @@ extension MetadataNode {
         for record in state.records(NodeRecord.self) {
             addresses[record.node] = record.state == .left ? nil : PeerAddress(record.peerAddress)
         }
-        for peer in addresses.keys.sorted() where peer != node { transport.setPeer(peer, at: addresses[peer]!) }
+        addresses[node] = nil
+        for peer in addresses.keys.sorted() { transport.setPeer(peer, at: addresses[peer]!) }
+        for peer in connectedPeers.subtracting(addresses.keys).sorted() { transport.removePeer(peer) }
+        connectedPeers = Set(addresses.keys)
     }
 
     func membershipChosen(_ membership: Membership) {

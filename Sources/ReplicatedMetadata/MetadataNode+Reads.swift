@@ -21,6 +21,7 @@ extension MetadataNode {
     public func catchUp(deadline: ContinuousClock.Instant) async throws(MetadataError) {
         while true {
             try checkRunning()
+            guard !Task.isCancelled else { throw .cancelled }
             if let slot = await askForReadIndex() { return try await apply(upTo: slot, deadline: deadline) }
             guard .now < deadline else {
                 throw MetadataError(
@@ -60,6 +61,10 @@ extension MetadataNode {
         case .notLeader: body(nil)
         case .waits(let id):
             pendingReads[id] = body
+            // Heartbeats may have stopped, as when the clock tells no time.
+            loop.schedule(at: .now + Self.askAgain) { [weak self] in
+                self?.assumeIsolated { $0.pendingReads.removeValue(forKey: id)?(nil) }
+            }
             schedulePump()
         }
     }

@@ -26,6 +26,9 @@ public actor MetadataNode {
     private(set) var appliedUpTo: Slot
     private var chosenSinceSnapshot = 0
     var watches: Watches
+    /// Nodes to which connections are kept.
+    var connectedPeers: Set<NodeID> = []
+    private var lastLeader: NodeID?
     var openWatches: Set<Watches.WatchID> = []
     /// Whoever waits for a watch to have something.
     var watchers: [Watches.WatchID: @Sendable () -> Void] = [:]
@@ -145,6 +148,8 @@ public actor MetadataNode {
         for pending in pendingApplications { pending.resume() }
         pendingApplications = []
         for watcher in watchers.values { watcher() }
+        // The others are to take it for gone.
+        if error.kind == .failed { Task { await transport.close() } }
     }
 
     var isRunning: Bool { failure == nil }
@@ -201,6 +206,10 @@ public actor MetadataNode {
         for id in orders.readsReady { pendingReads.removeValue(forKey: id)?(appliedUpTo) }
         for id in orders.readsLost { pendingReads.removeValue(forKey: id)?(nil) }
         if !orders.chosen.isEmpty || orders.installed != nil { applicationsDone() }
+        if replica.leader != lastLeader {
+            lastLeader = replica.leader
+            if let lastLeader { resendCommands(to: lastLeader) }
+        }
         takeSnapshot()
     }
 

@@ -41,6 +41,9 @@ public actor NodeSession {
 
     public var id: SessionID { session.id }
 
+    /// Without a quorum for so long, whoever contends begins anew.
+    private static let patience = Duration.seconds(10)
+
     /// Whether nobody can take it for over yet. Until ``expiry`` what it owns is this node's.
     public var isAlive: Bool {
         guard !isOver, let now = try? clock.now() else { return false }
@@ -57,8 +60,9 @@ public actor NodeSession {
         while true {
             guard !isOver else { throw MetadataError(.refused, "session \(session.id) is over") }
             if let command = session.submit(transaction), case .transaction(let number, _) = command {
+                // Answered or given up: either way nobody waits for it any more.
+                defer { session.answered(number.number) }
                 let answer = try await node.submit(command, deadline: deadline)
-                session.answered(number.number)
                 switch answer {
                 case .transaction(let answer): return answer
                 case .refused(.sessionUnknown):
@@ -81,13 +85,13 @@ public actor NodeSession {
             guard !actions.isEmpty else { throw MetadataError(.refused, "session \(session.id) is over") }
             switch actions.removeFirst() {
             case .submit(let transaction):
-                let answer = try await self.transaction(transaction, deadline: .now + .seconds(3600))
+                let answer = try await self.transaction(transaction, deadline: .now + Self.patience)
                 actions += contender.answered(.transaction(answer))
             case .read(let query):
-                actions += contender.found(try await node.read(query, deadline: .now + .seconds(3600)))
+                actions += contender.found(try await node.read(query, deadline: .now + Self.patience))
             case .watch(let key, let revision):
                 actions += try await change(of: key, after: revision, for: &contender)
-            case .unwatch: await waiting?.cancel()
+            case .unwatch: waiting = nil
             case .held(let token):
                 guard case .holding(let own) = contender.state else { preconditionFailure("held, and not holding") }
                 return HeldLock(session: self, key: own.key, token: token)
@@ -102,6 +106,7 @@ public actor NodeSession {
     ) async throws -> [Contender.Action] {
         let watch = await node.watch(.key(key), after: revision)
         waiting = watch
+        defer { Task { await watch.cancel() } }
         guard !isOver else { return contender.sessionEnded() }
         do {
             while true {

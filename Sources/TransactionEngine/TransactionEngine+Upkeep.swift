@@ -83,10 +83,10 @@ extension TransactionEngine {
 
     /// Whether no successor has raised the epoch while the lock was lost. A fenced engine must not hold the lock: it
     /// would serve nobody and keep every other coordinator out.
-    private func stillCoordinates(by connection: ShardConnection, on shard: ShardID) async -> Bool {
+    private func stillCoordinates(on shard: ShardID) async -> Bool {
         do throws(ShardError) {
             let open = ShardSchema.openSession(node: configuration.node, epoch: epoch)
-            _ = try await connection.run([open], deadline: .now + configuration.statementTimeout)
+            _ = try await recovery.run([open], on: shard)
             return true
         } catch {
             guard error.sqlState == .objectNotInPrerequisiteState else { return true }
@@ -108,10 +108,12 @@ extension TransactionEngine {
             do throws(EngineStartError) {
                 let lock = try configuration.lock(of: shard)
                 let regained = try await lock.acquire(on: loop, deadline: .now + configuration.takeoverTimeout)
-                guard await stillCoordinates(by: regained, on: shard) else { return await regained.close() }
+                guard await stillCoordinates(on: shard) else { return await regained.close() }
                 connection = regained
             } catch {
                 logger.error("\(error)")
+                // Whoever holds it may be a successor.
+                guard await stillCoordinates(on: shard) else { return }
                 do { try await loop.sleep(until: .now + .seconds(1)) } catch { return }
             }
         }

@@ -101,6 +101,11 @@ extension ClusterConfiguration {
                 try node.required("address", explanation, PeerAddress.init)
             )
         }
+        guard !founders.isEmpty, Set(founders.map(\.0)).count == founders.count else {
+            throw ConfigurationError(
+                "in configuration file \(section.file): \"cluster.nodes\" has to name each node once",
+                detail: "they are the nodes with which the cluster began")
+        }
         guard let directory = try section.path("directory") else {
             throw ConfigurationError(
                 "in configuration file \(section.file): \"cluster.directory\" is missing",

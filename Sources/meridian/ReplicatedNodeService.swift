@@ -6,13 +6,10 @@ import Metadata
 import ReplicatedMetadata
 import SQLSessions
 import ServiceLifecycle
-import Synchronization
 import SystemClock
 import TransactionCore
 import TransactionEngine
 import UnixSignals
-
-import enum NIOCore.SocketAddress
 
 /// A node among several: it takes part in the metadata, and the nodes elect the one that coordinates transactions. The
 /// others hand their clients on to it, and one of them takes over when it goes.
@@ -30,78 +27,91 @@ struct ReplicatedNodeService: Service {
     /// coordinator that died wait, together with the metadata's own lease.
     private static let sessionDuration = Duration.milliseconds(800)
     private static let logger = Logger(label: "meridian.node")
-    private static let seat = Contender.election("coordinator")!
 
     func run() async throws {
         let clock = SystemBoundedClock(source: configuration.clock)
-        let metadataLoop = try EventLoop(name: "metadata")
-        defer { metadataLoop.shutdown() }
-        let metadata = try await MetadataNode.start(
-            replication.metadata(of: configuration.engine.node), clock: clock, loop: metadataLoop,
-            logger: Logger(label: "meridian.metadata"))
-        let coordinator = CoordinatorAddress()
-        await withTaskGroup(of: Void.self) { group in
-            group.addTask { await coordinator.follow(Self.seat, on: metadata) }
-            if reloads {
-                let signals = await UnixSignalsSequence(trapping: .sighup)
-                group.addTask { for await _ in signals { coordinator.reload() } }
-            }
-            await takePart(in: metadata, clock, coordinator)
-            group.cancelAll()
+        let loops = (metadata: try EventLoop(name: "metadata"), clients: try EventLoop(name: "clients"))
+        defer {
+            loops.metadata.shutdown()
+            loops.clients.shutdown()
         }
-        await metadata.stop()
-    }
-
-    /// One session after the other, until the node is to stop.
-    private func takePart(
-        in metadata: MetadataNode, _ clock: SystemBoundedClock, _ coordinator: CoordinatorAddress
-    ) async {
-        while !Task.isShuttingDownGracefully {
-            do {
-                let session = try await NodeSession.open(
-                    on: metadata, duration: Self.sessionDuration, clock: clock, deadline: .now + .seconds(5))
-                let result = await Result { try await serve(under: session, clock, coordinator) }
-                try? await session.close(deadline: .now + .seconds(1))
-                try result.get()
-            } catch is CancellationError {
-                // Asked to stop.
-            } catch {
-                Self.logger.warning("not part of the cluster at the moment", metadata: ["error": "\(error)"])
-                try? await Task.sleep(for: .milliseconds(100))
-            }
-        }
-    }
-
-    /// Hands clients on until this node is elected; then coordinates until its session is over or it is to stop.
-    private func serve(
-        under session: NodeSession, _ clock: SystemBoundedClock, _ coordinator: CoordinatorAddress
-    ) async throws {
-        let loop = try EventLoop(name: "clients")
-        defer { loop.shutdown() }
-        let relay = try ClientRelay.start(
-            host: door.host, port: door.port, on: loop, logger: Self.logger, target: { coordinator.address })
-        coordinator.whenChanged { relay.targetChanged() }
-        print("ready: \(configuration.gateway.url(port: relay.port))")
-        var address = "\(door.host):\(relay.port)"
-        if door.host.contains(":") { address = "[\(door.host)]:\(relay.port)" }
-        let lock: HeldLock
+        let seat = CoordinatorSeat(founders: replication.founders.values.map(\.host))
+        let door = try ClientDoor.open(
+            host: door.host, port: door.port, clientsMax: door.clientsMax, on: loops.clients, logger: Self.logger,
+            seat.directory)
+        seat.whenChanged { door.destinationChanged() }
         do {
-            lock = try await cancelWhenGracefulShutdown { [address] in
-                try await session.acquire(Self.seat, value: Array(address.utf8))
-            }
+            let metadata = try await MetadataNode.start(
+                replication.metadata(of: configuration.engine.node), clock: clock, loop: loops.metadata,
+                logger: Logger(label: "meridian.metadata"))
+            print("ready: \(configuration.gateway.url(port: door.port))")
+            let result = await Result { try await takePart(in: metadata, clock, door, loops.clients, seat) }
+            await metadata.stop()
+            try result.get()
         } catch {
-            await relay.close()
+            await door.close()
             throw error
         }
+        await door.close()
+    }
+
+    /// One session after the other, until the node is to stop or can't take part any more.
+    private func takePart(
+        in metadata: MetadataNode, _ clock: SystemBoundedClock, _ door: ClientDoor, _ loop: EventLoop,
+        _ seat: CoordinatorSeat
+    ) async throws {
+        try await withThrowingTaskGroup(of: Void.self) { group in
+            group.addTask { await seat.follow(metadata) }
+            if reloads {
+                let signals = await UnixSignalsSequence(trapping: .sighup)
+                group.addTask { for await _ in signals { seat.reload() } }
+            }
+            defer { group.cancelAll() }
+            while !Task.isShuttingDownGracefully {
+                do {
+                    let session = try await cancelWhenGracefulShutdown {
+                        try await NodeSession.open(
+                            on: metadata, duration: Self.sessionDuration, clock: clock, deadline: .now + .seconds(5))
+                    }
+                    let result = await Result { try await serve(under: session, clock, door, loop, seat) }
+                    try? await session.close(deadline: .now + .seconds(1))
+                    try result.get()
+                } catch  where Task.isShuttingDownGracefully {
+                    return
+                } catch let error as MetadataError where error.kind == .failed {
+                    throw error
+                } catch {
+                    Self.logger.warning("not part of the cluster at the moment", metadata: ["error": "\(error)"])
+                    try? await cancelWhenGracefulShutdown { try await Task.sleep(for: .milliseconds(100)) }
+                }
+            }
+        }
+    }
+
+    /// Waits until this node is elected; then coordinates until its session is over or it is to stop.
+    private func serve(
+        under session: NodeSession, _ clock: SystemBoundedClock, _ door: ClientDoor, _ loop: EventLoop,
+        _ seat: CoordinatorSeat
+    ) async throws {
+        let address = clientAddress(port: door.port)
+        let lock = try await cancelWhenGracefulShutdown {
+            try await session.acquire(CoordinatorSeat.prefix, value: Array(address.utf8))
+        }
         Self.logger.notice("elected to coordinate", metadata: ["token": "\(lock.token)"])
-        await relay.close()
-        try await coordinate(port: relay.port, under: session, on: loop, clock, coordinator)
+        try await coordinate(under: session, behind: door, on: loop, clock, seat)
         try? await lock.release(deadline: .now + .seconds(1))
     }
 
+    /// Where other nodes find this one's door: at the host by which they know it, where the door is at all addresses of
+    /// the machine.
+    private func clientAddress(port: Int) -> String {
+        let host = ["0.0.0.0", "::"].contains(door.host) ? replication.address.host : door.host
+        return host.contains(":") ? "[\(host)]:\(port)" : "\(host):\(port)"
+    }
+
     private func coordinate(
-        port: Int, under session: NodeSession, on loop: EventLoop, _ clock: SystemBoundedClock,
-        _ coordinator: CoordinatorAddress
+        under session: NodeSession, behind door: ClientDoor, on loop: EventLoop, _ clock: SystemBoundedClock,
+        _ seat: CoordinatorSeat
     ) async throws {
         var settings = configuration.engine
         settings.faultHook = try FaultInjection.hook(from: ProcessInfo.processInfo.environment)
@@ -110,19 +120,18 @@ struct ReplicatedNodeService: Service {
         do {
             let users = try configuration.gateway.loadUsers()
             let sessions = try await SessionNode(engine, database: configuration.gateway.database, users: users)
-            var door = try configuration.gateway.load()
-            door.port = port
-            let gateway = try Gateway.start(
-                door, provider: sessions, on: loop, logger: Logger(label: "meridian.gateway"))
-            coordinator.whenReloading { [configuration] in configuration.gateway.reload([gateway], sessions) }
+            let gateway = try Gateway(
+                try configuration.gateway.load(), provider: sessions, behind: door,
+                logger: Logger(label: "meridian.gateway"))
+            seat.take(gateway) { [configuration] in configuration.gateway.reload([gateway], sessions) }
             let isStopping = await untilOver(session, engine)
-            coordinator.whenReloading {}
+            seat.leave()
             await gateway.shutdown(grace: isStopping ? NodeService.grace : .zero)
+            await engine.shutdown(grace: isStopping ? NodeService.grace : .zero)
         } catch {
-            await engine.shutdown()
+            await engine.shutdown(grace: .zero)
             throw error
         }
-        await engine.shutdown()
     }
 
     /// Returns when the session may be over or another node has taken over, or when the node is to stop (true).
@@ -131,66 +140,8 @@ struct ReplicatedNodeService: Service {
             guard !Task.isShuttingDownGracefully else { return true }
             try? await cancelWhenGracefulShutdown { try await Task.sleep(for: .milliseconds(20)) }
         }
-        Self.logger.error("this node was cut off from the others and coordinates no more")
+        Self.logger.error("this node coordinates no more: its session may be over, or another one has taken over")
         return false
-    }
-}
-
-/// Where the coordinator serves clients, as this node knows it.
-private final class CoordinatorAddress: Sendable {
-    private struct Current {
-        var address: SocketAddress?
-        var changed: @Sendable () -> Void = {}
-        var reload: @Sendable () -> Void = {}
-    }
-
-    private let current = Mutex(Current())
-
-    /// Nil while nobody coordinates.
-    var address: SocketAddress? { current.withLock { $0.address } }
-
-    /// Calls `body`, and no other from now on, when another node coordinates, or none.
-    func whenChanged(_ body: @escaping @Sendable () -> Void) {
-        current.withLock { $0.changed = body }
-    }
-
-    /// What reads the gateway's files again while this node coordinates.
-    func whenReloading(_ body: @escaping @Sendable () -> Void) {
-        current.withLock { $0.reload = body }
-    }
-
-    func reload() { current.withLock { $0.reload }() }
-
-    /// Keeps it up to date until the task is cancelled.
-    func follow(_ seat: MetadataPrefix, on metadata: MetadataNode) async {
-        while !Task.isCancelled {
-            do {
-                let state = await metadata.state
-                look(state.read(Contender.holder(in: seat)))
-                let watch = await metadata.watch(.prefix(seat), after: state.revision)
-                defer { Task { await watch.cancel() } }
-                while true {
-                    _ = try await watch.next()
-                    look(await metadata.state.read(Contender.holder(in: seat)))
-                }
-            } catch is CompactedError {
-                continue
-            } catch {
-                return
-            }
-        }
-    }
-
-    private func look(_ holder: QueryAnswer) {
-        let text = holder.entries.first.map { String(decoding: $0.value, as: UTF8.self) }
-        let address = text.flatMap(GatewaySettings.address).flatMap {
-            try? SocketAddress.makeAddressResolvingHost($0.host, port: $0.port)
-        }
-        let changed = current.withLock { current in
-            defer { current.address = address }
-            return current.address == address ? {} : current.changed
-        }
-        changed()
     }
 }
 
