@@ -18,7 +18,7 @@ extension ShardConnection: ReadinessHandler {
         case .closed: return
         case .connecting(let handle, let continuation): continueConnecting(handle, continuation)
         case .open(let handle):
-            // First what came: that the connection is broken is told to who reads, while what is written counts as sent.
+            // First what came: who reads is told that the connection is broken, while what is written counts as sent.
             if readiness.contains(.readable) { read(handle) }
             if readiness.contains(.writable), isOpen { flush(handle) }
         }
