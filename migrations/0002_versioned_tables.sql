@@ -9,7 +9,7 @@
 -- row has the larger timestamp, R7). The as-of view asks that first, so an untouched row costs one comparison.
 --
 -- A COPY's rows come in numbers. Where begin_copy (0006) allows it, the coordinator writes their entries, many to a row
--- of the undo table with the keys in arrays, in the same transaction; the trigger stands aside for it.
+-- of the undo table with the keys in arrays, in the same transaction; the trigger's condition is false meanwhile.
 
 CREATE TABLE meridian.versioned_table (
     id integer GENERATED ALWAYS AS IDENTITY PRIMARY KEY,
@@ -133,19 +133,15 @@ DECLARE
     grantee text;
     suffix text;
     body text;
-    -- The condition is for begin_copy. Any role could make the setting, so it counts in the owner's own sessions only.
-    insert_body CONSTANT text := $sql$
+    -- The condition of the insert trigger: false while begin_copy's setting names the table. Any role could make that
+    -- setting, so it counts in the owner's own sessions only; if the owner is renamed, the trigger always fires.
+    is_logged_body CONSTANT text := $sql$
 BEGIN
-    IF pg_catalog.current_setting('meridian.copied', true) OPERATOR(pg_catalog.=) %20$L
-        AND SESSION_USER OPERATOR(pg_catalog.=) CURRENT_USER THEN
-        RETURN NULL;
-    END IF;
-    INSERT INTO %1$s (slot, xid, existed, %2$s)
-    VALUES (meridian.undo_slot(), pg_catalog.pg_current_xact_id(), false, %3$s);
-    RETURN NULL;
+    RETURN (pg_catalog.current_setting('meridian.copied', true) OPERATOR(pg_catalog.=) %20$L) IS NOT TRUE
+        OR SESSION_USER OPERATOR(pg_catalog.<>) %21$L;
 END
 $sql$;
-    insert_body_without_key CONSTANT text := $sql$
+    insert_body CONSTANT text := $sql$
 BEGIN
     INSERT INTO %1$s (slot, xid, existed, %2$s)
     VALUES (meridian.undo_slot(), pg_catalog.pg_current_xact_id(), false, %3$s);
@@ -289,7 +285,8 @@ BEGIN
         CASE WHEN count(c.list_name) = 0 THEN '(SELECT) AS copied'
             ELSE format('unnest(%s) AS copied (%s)', string_agg('undo.' || quote_ident(c.list_name), ', '),
                 string_agg(quote_ident(c.list_name), ', ')) END,                            -- 19 unnest(undo.k1)
-        versioned.id::text                                                                  -- 20
+        versioned.id::text,                                                                 -- 20
+        current_user::text                                                                  -- 21 owner
     ] INTO arguments
     FROM pg_class AS r JOIN pg_namespace AS n ON n.oid = r.relnamespace,
         LATERAL (
@@ -301,13 +298,15 @@ BEGIN
 
     EXECUTE format('DROP FUNCTION IF EXISTS %s()', undone);
     FOR suffix, body IN VALUES
-        ('truncate', truncate_body), ('insert', CASE WHEN has_key THEN insert_body ELSE insert_body_without_key END),
+        ('truncate', truncate_body), ('insert', insert_body),
         ('update', CASE WHEN has_key THEN update_body ELSE update_body_without_key END),
         ('delete', CASE WHEN has_key THEN delete_body ELSE delete_body_without_key END)
     LOOP
         EXECUTE format('CREATE OR REPLACE FUNCTION meridian_undo.%I() RETURNS trigger LANGUAGE plpgsql '
             'SECURITY DEFINER AS %L', versioned.undo || '_' || suffix, format(body, VARIADIC arguments));
     END LOOP;
+    EXECUTE format('CREATE OR REPLACE FUNCTION meridian_undo.%I() RETURNS boolean LANGUAGE plpgsql STABLE AS %L',
+        versioned.undo || '_is_logged', format(is_logged_body, VARIADIC arguments));
     EXECUTE format('CREATE FUNCTION %s() RETURNS TABLE (%s, %s) LANGUAGE plpgsql STABLE SECURITY DEFINER ROWS 20 '
         'SET search_path = pg_catalog SET enable_seqscan = %s SET enable_bitmapscan = off AS %L',
         undone, CASE WHEN has_key THEN 'existed boolean' ELSE 'copies bigint, image text' END, arguments[14],
@@ -353,14 +352,19 @@ END
 $$;
 
 -- Row triggers of a partitioned table are its partitions' too; TRUNCATE triggers are not, and fire on the leaves.
+--
+-- A condition in WHEN spares a row more than one in the trigger does: no event is queued. It is read anew for each
+-- statement, so it is the call of a function without arguments, which is quickly read.
 CREATE FUNCTION meridian.create_triggers(relation regclass, undo name) RETURNS void LANGUAGE plpgsql AS $$
 DECLARE
     event text;
     leaf regclass;
 BEGIN
     FOREACH event IN ARRAY ARRAY['insert', 'update', 'delete'] LOOP
-        EXECUTE format('CREATE TRIGGER %I AFTER %s ON %s FOR EACH ROW EXECUTE FUNCTION meridian_undo.%I()',
-            'meridian_' || event, event, relation, undo || '_' || event);
+        EXECUTE format('CREATE TRIGGER %I AFTER %s ON %s FOR EACH ROW %s EXECUTE FUNCTION meridian_undo.%I()',
+            'meridian_' || event, event, relation,
+            CASE event WHEN 'insert' THEN format('WHEN (meridian_undo.%I())', undo || '_is_logged') ELSE '' END,
+            undo || '_' || event);
     END LOOP;
     FOR leaf IN SELECT meridian.leaves(relation) LOOP
         EXECUTE format('CREATE TRIGGER meridian_truncate BEFORE TRUNCATE ON %s '
@@ -482,7 +486,7 @@ BEGIN
     IF EXISTS (SELECT FROM pg_class WHERE oid = $1) THEN
         PERFORM meridian.drop_triggers($1);
     END IF;
-    FOREACH suffix IN ARRAY ARRAY['insert', 'update', 'delete', 'truncate', 'undone'] LOOP
+    FOREACH suffix IN ARRAY ARRAY['insert', 'is_logged', 'update', 'delete', 'truncate', 'undone'] LOOP
         EXECUTE format('DROP FUNCTION meridian_undo.%I()', versioned.undo || '_' || suffix);
     END LOOP;
     EXECUTE format('DROP TABLE meridian_undo.%I', versioned.undo);

@@ -1,5 +1,5 @@
 -- COPY in bulk: who copies rows in and has all their keys writes the undo entries himself, many to a row of the undo
--- table, and the insert trigger leaves it to him.
+-- table, and the insert trigger does not fire.
 
 CREATE FUNCTION meridian.begin_copy(relation regclass, key name[]) RETURNS text LANGUAGE plpgsql AS $$
 DECLARE

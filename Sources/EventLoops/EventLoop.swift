@@ -226,9 +226,12 @@ public final class EventLoop: SerialExecutor, TaskExecutor, @unchecked Sendable 
     package func watch(_ descriptor: Int32, for interest: Readiness, handler: any ReadinessHandler) {
         handlers[descriptor] = handler
         // libpq closes a socket and opens another of the same number when it goes to the next host.
-        if control(EPOLL_CTL_MOD, descriptor, events: interest.epollEvents) == ENOENT {
-            _ = control(EPOLL_CTL_ADD, descriptor, events: interest.epollEvents)
-        }
+        var error = control(EPOLL_CTL_MOD, descriptor, events: interest.epollEvents)
+        if error == ENOENT { error = control(EPOLL_CTL_ADD, descriptor, events: interest.epollEvents) }
+        guard error != 0 else { return }
+        handlers[descriptor] = nil
+        // Who called this is in the middle of something.
+        execute { [error] in handler.watchFailed(error) }
     }
 
     /// Ends ``watch(_:for:handler:)``. Loop's thread only, and before the socket is closed.
@@ -286,8 +289,12 @@ package struct Readiness: OptionSet, Sendable {
 }
 
 /// Is told on the loop's thread when its socket is ready.
-package protocol ReadinessHandler: AnyObject {
+package protocol ReadinessHandler: AnyObject, Sendable {
     func becameReady(_ readiness: Readiness)
+    /// The system does not watch the socket (it allows no more, or has no memory): nothing more will be told of it.
+    ///
+    /// - Parameter error: the value of `errno`.
+    func watchFailed(_ error: Int32)
 }
 
 extension timespec {

@@ -76,6 +76,10 @@ extension ListeningSocket: ReadinessHandler {
         }
     }
 
+    package func watchFailed(_ error: Int32) {
+        if !isClosed { pause() }
+    }
+
     private func accept(_ connection: Int32, _ remote: SocketAddress?) {
         let channel = SocketChannel(
             connection, on: channelLoop, local: TCPSocket.localAddress(of: connection), remote: remote)

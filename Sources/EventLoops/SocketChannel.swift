@@ -91,6 +91,10 @@ extension SocketChannel: ReadinessHandler {
         watch()
     }
 
+    func watchFailed(_ error: Int32) {
+        failed(IOError(errnoCode: error, reason: "epoll_ctl"))
+    }
+
     private enum Received {
         case bytes
         case nothing

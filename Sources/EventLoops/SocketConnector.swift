@@ -61,6 +61,8 @@ public final class SocketConnector: Sendable {
             end(with: code)
         }
 
+        func watchFailed(_ error: Int32) { end(with: error) }
+
         /// The value of `errno`, 0 when the connection is there.
         func end(with code: Int32) {
             guard !isOver else { return }

@@ -124,6 +124,12 @@ public struct BackendWriter: Sendable {
         }
     }
 
+    /// Writes DataRows that are there as whole messages, one behind the other.
+    public mutating func dataRows(_ messages: UnsafeRawBufferPointer) {
+        precondition(open == nil, "a row is under way")
+        buffer.writeBytes(messages)
+    }
+
     /// Ends the row.
     public mutating func endDataRow() {
         end()

@@ -102,6 +102,17 @@ struct BoundStatement: Sendable {
     /// It passes over rows that others have locked: nobody can tell whether there were more.
     var skipsLockedRows: Bool { plan.tables.contains { $0.lock?.waiting == .skipLocked } }
 
+    /// Of a table it tells nothing but the rows that it has locked: it passes over those of others, and its locks keep
+    /// every column as it is, which FOR KEY SHARE does not.
+    func tellsOnlyLockedRows(of table: TableName) -> Bool {
+        plan.tables.allSatisfy { use in
+            use.table != table || use.lock.map { $0.waiting == .skipLocked && $0.strength >= .share } ?? false
+        }
+    }
+
+    /// What each of several shards runs, where that is not the statement itself.
+    var shardSQL: SQLStatement? { plan.merge.shardSQL.map { sql($0, resultFormat: .text) } }
+
     /// It looks at no row: an INSERT of values without ON CONFLICT, or what uses no table.
     var looksAtNoRow: Bool {
         let isPlainInsert = plan.statement.kind == .insert && plan.conflict == nil
@@ -141,6 +152,8 @@ struct StatementResult: Sendable {
     var fields: [ResultField]
     /// The command tag; of no meaning while there is a ``rest``, which has it.
     var tag: String
+    /// There are rows, be it none or without any column.
+    var isRows: Bool
     /// They are told in binary, whatever the protocol: those of a binary cursor.
     var isBinary = false
     /// What follows after the parts, when the rows are handed on as they arrive.
@@ -148,13 +161,14 @@ struct StatementResult: Sendable {
 
     /// Rows to be handed on as they arrive.
     init(_ source: any RowSource, fields: [ResultField]) {
-        (parts, self.fields, tag, rest) = ([], fields, "", source)
+        (parts, self.fields, tag, isRows, rest) = ([], fields, "", true, source)
     }
 
     init(_ parts: [SQLResult], fields: [ResultField]? = nil, tag: String? = nil) {
         self.parts = parts
         self.fields = fields ?? parts.first?.fields ?? []
         self.tag = tag ?? Self.tag(of: parts)
+        isRows = parts.first.map { $0.kind == .rows } ?? !self.fields.isEmpty
     }
 
     /// The shards' tags as one: their counts are added up.

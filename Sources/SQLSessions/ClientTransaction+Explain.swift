@@ -26,7 +26,7 @@ extension ClientTransaction {
         let isWrite = statement.plan.changesSharedTables || statement.plan.functions.contains { $0.trait == .sequence }
         let locks = Self.tableLocks(of: statement).statements
         var plans: [(shard: ShardID, result: SQLResult)] = []
-        for (shard, sql) in try await shardStatements(of: statement, LockingRun(writer, engine)) {
+        for (shard, sql) in try await shardStatements(of: statement, locking(writer)) {
             let statements = locks + [sql.explained(prefix)]
             let results =
                 isWrite
@@ -41,7 +41,7 @@ extension ClientTransaction {
         _ statement: BoundStatement, _ prefix: String
     ) async throws(TransactionError) -> [(shard: ShardID, result: SQLResult)] {
         let shards = try statement.shards()
-        let merged = shards.count > 1 ? MergedRead(statement, engine).shardSQL : nil
+        let merged = shards.count > 1 ? statement.shardSQL : nil
         let snapshot = try await currentSnapshot()
         var client = try await snapshotRun().client(merged ?? statement.sql, statement)
         client.statement = client.statement.explained(prefix)
@@ -58,7 +58,7 @@ extension ClientTransaction {
             return try await run.split(statement, insert).map { ($0.shard, $0.sql) }
         }
         let shards = try statement.shards()
-        let merged = shards.count > 1 ? MergedRead(statement, engine).shardSQL : nil
+        let merged = shards.count > 1 ? statement.shardSQL : nil
         return shards.map { ($0, merged ?? statement.sql) }
     }
 

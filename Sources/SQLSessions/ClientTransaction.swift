@@ -102,7 +102,7 @@ actor ClientTransaction {
         let sessions = try await sessions(for: statement)
         if statement.plan.isWrite, let sessions {
             note(statement.catalog, statement.tables)
-            let result = try await LockingRun(sessions, engine).write(statement)
+            let result = try await locking(sessions).write(statement)
             rememberFound(by: statement)
             return result
         }
@@ -117,7 +117,7 @@ actor ClientTransaction {
         }
         let result: StatementResult
         if let sessions {
-            result = try await LockingRun(sessions, engine).read(statement, mustRepeat(statement))
+            result = try await locking(sessions).read(statement, lasting(statement))
         } else {
             result = try await snapshotRun().read(statement)
             guard await catalogs.stillPlaces(statement.tables, as: statement.catalog) else { throw Self.movedRows }
@@ -199,7 +199,7 @@ actor ClientTransaction {
         try checkFunctions(of: statement)
         try checkMayLockRows(statement)
         note(statement.catalog, statement.tables)
-        try await LockingRun(try await lockingTransaction(), engine).lockRows(of: statement)
+        try await locking(try await lockingTransaction()).lockRows(of: statement)
         snapshot = try await engine.newestSnapshot()
         let run = try await snapshotRun()
         let result: StatementResult
@@ -237,9 +237,9 @@ actor ClientTransaction {
         of statement: BoundStatement, _ writer: ReadWriteTransaction
     ) async throws(TransactionError) -> StatementResult? {
         portalCount += 1
-        let mustRepeat = mustRepeat(statement)
+        let lasting = lasting(statement)
         let name = "meridian_portal_\(portalCount)"
-        guard let cursor = try await LockingRun(writer, engine).cursor(statement, mustRepeat, name: name) else {
+        guard let cursor = try await locking(writer).cursor(statement, lasting, name: name) else {
             return nil
         }
         try await remember(statement)
@@ -250,7 +250,7 @@ actor ClientTransaction {
         _ statement: BoundStatement, _ sessions: ReadWriteTransaction?, completion: ResultStream.Completion?
     ) async throws(TransactionError) -> ResultStream? {
         if let sessions {
-            return try await LockingRun(sessions, engine).stream(statement, mustRepeat(statement), completion)
+            return try await locking(sessions).stream(statement, lasting(statement), completion)
         }
         let stream = try await snapshotRun().stream(statement, completion)
         // The shards' snapshots have been taken by now.
@@ -267,7 +267,7 @@ actor ClientTransaction {
         guard let writer else { return reads.append(RecordedRead(statement: statement, extent: .some)) }
         // Locks may be given up by going back to a savepoint, and not otherwise.
         guard !savepoints.isEmpty else { return }
-        let digest = try await LockingRun(writer, engine).digest(of: statement)
+        let digest = try await locking(writer).digest(of: statement)
         reads.append(RecordedRead(statement: statement, extent: .all(digest)))
     }
 
@@ -284,8 +284,13 @@ actor ClientTransaction {
         SnapshotRun(try await currentSnapshot(), engine, searchPath: settings.searchPath, preparation: preparation)
     }
 
-    /// Of a lone SELECT … SKIP LOCKED nobody could notice that it would read something else the next time.
-    func mustRepeat(_ statement: BoundStatement) -> Bool { modes.isBlock || !statement.skipsLockedRows }
+    /// A SELECT … SKIP LOCKED tells of a table's rows those alone that it locks; of a lone one, nobody could notice
+    /// that it would read something else the next time.
+    func lasting(_ statement: BoundStatement) -> LockingRun.Lasting {
+        if !statement.skipsLockedRows { .result } else { modes.isBlock ? .lockedRows : .nothing }
+    }
+
+    func locking(_ writer: ReadWriteTransaction) -> LockingRun { LockingRun(writer, engine, preparation) }
 
     /// Its rows must be the same when the transaction turns to locking.
     private func isRemembered(_ statement: BoundStatement) -> Bool {
@@ -304,7 +309,7 @@ actor ClientTransaction {
         if let writer { return writer }
         let sessions = try await ownSessions()
         isLocking = true
-        if let statement, !reads.isEmpty { try await LockingRun(sessions, engine).lock(for: statement) }
+        if let statement, !reads.isEmpty { try await locking(sessions).lock(for: statement) }
         try await validate(reads[...])
         return sessions
     }
@@ -335,7 +340,7 @@ actor ClientTransaction {
     /// Locks and reads again what was read; whether it is the same.
     private func isUnchanged(_ read: RecordedRead) async throws(TransactionError) -> Bool {
         guard let writer else { return true }
-        let run = LockingRun(writer, engine)
+        let run = locking(writer)
         switch read.extent {
         case .all(let digest): return try await run.digest(of: read.statement) == digest
         case .some:
@@ -457,7 +462,7 @@ actor ClientTransaction {
         case .all, .some: break
         }
         guard let writer else { return }
-        reads[index].extent = .all(try await LockingRun(writer, engine).digest(of: statement))
+        reads[index].extent = .all(try await locking(writer).digest(of: statement))
     }
 
     private static func noSavepoint(_ name: String) -> TransactionError {

@@ -51,6 +51,7 @@ extension Conversation {
         writer.copyInResponse(format, columns: columns)
         while true {
             guard let frame = await nextFrame() else {
+                if departure == .terminated { throw lostSynchronisation(by: .terminate) }
                 throw TransactionError(.queryCanceled, "the client is gone", hint: "nothing of the COPY was kept")
             }
             switch frame.kind {
@@ -61,11 +62,15 @@ extension Conversation {
                 throw await copy.fail(reason)
             // What a client sends ahead of the data.
             case .flush, .sync: continue
-            default:
-                writer.errorResponse(ErrorFields(WireError.unexpectedDuringCopy(frame.kind)))
-                throw WireError.lostSynchronisation
+            default: throw lostSynchronisation(by: frame.kind)
             }
         }
+    }
+
+    /// As on PostgreSQL, the client is told of what it sent first, and then that it is the session's end.
+    private func lostSynchronisation(by kind: FrontendFrame.Kind) -> WireError {
+        writer.errorResponse(ErrorFields(WireError.unexpectedDuringCopy(kind)))
+        return .lostSynchronisation
     }
 
     /// The data of a frame, and of those that have come behind it, up to a good piece.

@@ -118,13 +118,13 @@ extension ClientTransaction {
             try await remember(statement)
             return .snapshot(self)
         }
-        let run = LockingRun(sessions, engine)
+        let run = locking(sessions)
         try await remember(statement)
-        let mustRepeat = mustRepeat(statement)
-        if let cursor = try await run.cursor(statement, mustRepeat, name: "meridian_cursor_\(number)") {
+        let lasting = lasting(statement)
+        if let cursor = try await run.cursor(statement, lasting, name: "meridian_cursor_\(number)") {
             return .sessions(cursor)
         }
-        return .rows(try await run.read(statement, mustRepeat))
+        return .rows(try await run.read(statement, lasting))
     }
 
     /// Reads for a cursor that was declared before the transaction locked anything, if it has since.

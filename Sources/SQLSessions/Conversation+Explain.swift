@@ -68,7 +68,7 @@ extension Conversation {
     ) async throws -> [(shard: ShardID, result: SQLResult)] {
         let shards: [ShardID] =
             if case .rows = bound.plan.route { [node.engine.shards[0]] } else { try bound.shards() }
-        let merged = shards.count > 1 ? MergedRead(bound, node.engine).shardSQL : nil
+        let merged = shards.count > 1 ? bound.shardSQL : nil
         let sql = (merged ?? bound.sql).explained(explanation.prefix)
         var plans: [(shard: ShardID, result: SQLResult)] = []
         for shard in shards {

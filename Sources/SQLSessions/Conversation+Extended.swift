@@ -110,14 +110,14 @@ extension Conversation {
             if let types = description?.parameterTypes, types.contains(where: { $0 >= 16_384 }) {
                 statements[name]?.parameterTypes = types
             }
-            describeRows(fields, [])
+            describeRows(fields, [], of: planned)
         case .portal(let name):
             guard let portal = portals[name] else { return try await describeCursor(name) }
             guard let planned = portal.planned else { return writer.noData() }
             let description = try await description(of: planned, types: portal.parameterTypes)
             let fields = description.map(\.fields).map(Self.descriptions) ?? ownColumns(of: planned)
             if !fields.isEmpty { try checkBlock(allows: planned) }
-            describeRows(fields, formats(of: planned, portal.formats))
+            describeRows(fields, formats(of: planned, portal.formats), of: planned)
         }
     }
 
@@ -126,7 +126,7 @@ extension Conversation {
         guard let cursor = cursors[name] else { throw Self.noPortal(name) }
         try checkBlock(allows: PlannedStatement(cursor.query.plan, cursor.query.catalog))
         let description = try await description(ofCursor: cursor)
-        describeRows(Self.descriptions(description?.fields ?? []), cursor.isBinary ? [.binary] : [])
+        describe(Self.descriptions(description?.fields ?? []), cursor.isBinary ? [.binary] : [])
     }
 
     private func description(ofCursor cursor: Cursor) async throws -> StatementDescription? {
@@ -135,7 +135,11 @@ extension Conversation {
         return try await description(of: PlannedStatement(query.plan, query.catalog), types: query.parameterTypes)
     }
 
-    private func describeRows(_ fields: [FieldDescription], _ formats: [FormatCode]) {
+    private func describeRows(
+        _ fields: [FieldDescription], _ formats: [FormatCode], of planned: PlannedStatement
+    ) {
+        // Rows may have no column.
+        if case .query = planned.statement.kind { return describe(fields, formats) }
         if fields.isEmpty { writer.noData() } else { describe(fields, formats) }
     }
 
@@ -198,7 +202,7 @@ extension Conversation {
             try portal.check(result)
             if isLone, result?.rest == nil { try await endImplicitTransaction() }
             portal.reader = ResultReader(result ?? StatementResult([], fields: [], tag: ""))
-            portal.isSpent = result?.fields.isEmpty ?? ownColumns(of: planned).isEmpty
+            portal.isSpent = result.map { !$0.isRows } ?? ownColumns(of: planned).isEmpty
             portals[execute.portal] = portal
             // What is not rows has been answered.
             if result == nil { return }

@@ -20,6 +20,9 @@ extension Conversation {
         let catalog: Catalog
         if let own = await transaction.ownCatalog { catalog = own } else { catalog = await node.catalogs.settled() }
         let known = command.relations.compactMap { table(named: $0, catalog) }
+        if command.object == "table", command.action != .create {
+            try checkNotInUse(known, by: Self.tag(of: command))
+        }
         await transaction.used(catalog, known)
         let change = SQLStatement(command.sql, isPrepared: false)
         let (before, after) = Self.upkeep(command, known, catalog)

@@ -162,10 +162,30 @@ extension Conversation {
         let transaction = try currentTransaction(isBlock: isBlock)
         if case .lockTable = planned.statement.kind {} else { try await transaction.checkMayWrite(tag) }
         let sql = SQLStatement(planned.statement.text, isPrepared: false)
+        let tables = relations.compactMap { table(named: $0, planned.catalog) }
+        switch planned.statement.kind {
+        case .lockTable(_, let mode, _) where mode != .accessExclusive: break
+        default: try checkNotInUse(tables, by: planned.statement.text.prefix { $0.isLetter }.uppercased())
+        }
         let locking = try await transaction.lockingTransaction()
         for shard in node.engine.shards { _ = try await locking.execute(sql, on: shard) }
-        await transaction.used(planned.catalog, relations.compactMap { table(named: $0, planned.catalog) })
+        await transaction.used(planned.catalog, tables)
         return StatementResult([], tag: tag)
+    }
+
+    /// What keeps everyone from a table would wait for a cursor or portal of this transaction that reads the table at
+    /// the snapshot, in another session, and so for ever. PostgreSQL refuses it, too, where it finds its own cursors.
+    func checkNotInUse(_ tables: [TableName], by command: String) throws(TransactionError) {
+        var used: Set<TableName> = []
+        for cursor in cursors.values where cursor.isAtSnapshot { used.formUnion(cursor.query.tables) }
+        for portal in portals.values where portal.reader?.isOpen == true && !portal.isDone {
+            used.formUnion(portal.planned?.plan.tables.map(\.table) ?? [])
+        }
+        guard let table = tables.first(where: used.contains) else { return }
+        throw TransactionError(
+            .objectInUse,
+            "cannot \(command) \"\(table.name)\" because it is being used by active queries in this session",
+            hint: "close the cursor or portal that reads it")
     }
 
     func table(named name: RelationName, _ catalog: Catalog) -> TableName? {
@@ -197,7 +217,7 @@ extension Conversation {
         // What is here already is not shown before it is committed.
         if endsTransaction, result.rest == nil { try await endImplicitTransaction() }
         let formats: [FormatCode] = result.isBinary ? [.binary] : []
-        if describesAnswers, !result.fields.isEmpty { describe(Self.descriptions(result.fields), formats) }
+        if describesAnswers, result.isRows { describe(Self.descriptions(result.fields), formats) }
         var reader = ResultReader(result)
         try await writeRows(&reader, formats)
         if endsTransaction, result.rest != nil { try await endImplicitTransaction() }
@@ -223,7 +243,7 @@ extension Conversation {
             if let query = ColumnTexts.query(of: written, block, fields: reader.fields) {
                 texts = ColumnTexts(of: written, rowCount: block.count, try await evaluate(query))
             }
-            if !reader.fields.isEmpty { encoder.write(block, texts, to: &writer) }
+            if reader.isRows { encoder.write(block, texts, to: &writer) }
             count += block.count
             if writer.bytesWritten > 64 << 10 { try await flushAndWait() }
         }

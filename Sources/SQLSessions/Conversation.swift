@@ -36,7 +36,9 @@ actor Conversation: ClientSession {
     var writer = BackendWriter()
 
     private var pending = Deque<FrontendFrame>()
-    private(set) var isGone = false
+    /// How the client left, once it has.
+    private(set) var departure: Departure?
+    var isGone: Bool { departure != nil }
     private(set) var isServing = false
     private(set) var serving: Task<Void, Never>?
     private var frameWaiter: UnsafeContinuation<Void, Never>?
@@ -119,7 +121,7 @@ actor Conversation: ClientSession {
     }
 
     private func leave(_ departure: Departure) {
-        isGone = true
+        self.departure = departure
         if departure == .lost { stop() }
         frameWaiter?.resume()
         frameWaiter = nil

@@ -74,7 +74,7 @@ struct CopyIn: Sendable {
         case .split: (isSplit, places) = (true, [0])
         case .whole(let places): (isSplit, self.places) = (false, places)
         }
-        keepsUndo = places.count == 1 && Self.canKeepUndo(of: table, command, dialect, columns)
+        keepsUndo = Self.canKeepUndo(of: table, command, dialect, columns)
         (copies, translations) = (shards.map { _ in nil }, shards.map { _ in nil })
         rowCounts = shards.map { _ in 0 }
         parts = shards.map { _ in CopyPart(keyColumns: table.primaryKey.count) }
@@ -268,6 +268,8 @@ struct CopyIn: Sendable {
                 splitter?.decide(place)
             }
         }
+        // Shards that have the same rows have had as much of them so far.
+        for place in places.dropFirst() { parts[place] = parts[places[0]] }
     }
 
     /// The type `text`.

@@ -128,7 +128,7 @@ extension ClientTransaction {
     /// Its rows are those of the shards one behind the other, and it changes nothing.
     func canCopyOut(_ statement: BoundStatement) throws(TransactionError) -> Bool {
         guard case .query = statement.plan.statement.kind, !statement.plan.isWrite else { return false }
-        return try statement.shards().count == 1 || MergedRead(statement, engine).shardSQL == nil
+        return try statement.shards().count == 1 || statement.shardSQL == nil
     }
 
     /// Begins to copy a query's rows out: at the snapshot, or under locks.
@@ -139,7 +139,7 @@ extension ClientTransaction {
         if let writer = try await sessions(for: statement) {
             note(statement.catalog, statement.tables)
             try await remember(statement)
-            let locks = LockingRun(writer, engine).locksForCopy(of: statement, mustRepeat(statement))
+            let locks = locking(writer).locksForCopy(of: statement, lasting(statement))
             return CopyOutSources(shards) { shard throws(TransactionError) in
                 try await writer.copyOut(
                     output.copy(query, at: shards.firstIndex(of: shard)!), after: locks, on: shard)

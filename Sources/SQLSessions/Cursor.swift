@@ -33,6 +33,8 @@ actor Cursor {
 
     nonisolated var unownedExecutor: UnownedSerialExecutor { loop.asUnownedSerialExecutor() }
 
+    /// It reads in sessions that are not the transaction's own.
+    nonisolated let isAtSnapshot: Bool
     /// The columns, and how much memory the rows take, where these are kept.
     nonisolated let keptFields: [ResultField]?
     nonisolated let keptBytes: Int
@@ -41,6 +43,7 @@ actor Cursor {
         _ query: BoundStatement, _ options: CursorOptions, number: Int, _ source: Source, on loop: EventLoop
     ) {
         (self.query, self.number) = (query, number)
+        if case .snapshot = source { isAtSnapshot = true } else { isAtSnapshot = false }
         (isBinary, isHeld) = (options.contains(.binary), options.contains(.hold))
         isForwardOnly = options.contains(.noScroll)
         if case .kept(let rows) = source {

@@ -9,35 +9,42 @@ import TransactionEngine
 /// Shards are visited in their order, one after the other, so that two statements which lock on several shards do not
 /// wait for each other in a circle.
 struct LockingRun: Sendable {
+    /// What of a read must stay as it is until the transaction ends.
+    enum Lasting {
+        /// All that it told.
+        case result
+        /// The rows that it told, which it has locked: those that it passed over may be anything.
+        case lockedRows
+        /// Nothing, since nobody could notice that it would read something else the next time.
+        case nothing
+    }
+
     private let writer: ReadWriteTransaction
     private let engine: TransactionEngine
+    private let preparation: SessionPreparation
 
-    init(_ writer: ReadWriteTransaction, _ engine: TransactionEngine) {
-        (self.writer, self.engine) = (writer, engine)
+    init(_ writer: ReadWriteTransaction, _ engine: TransactionEngine, _ preparation: @escaping SessionPreparation) {
+        (self.writer, self.engine, self.preparation) = (writer, engine, preparation)
     }
 
     // MARK: Reads
 
     /// Reads under locks that last to the transaction's end.
-    ///
-    /// - Parameter mustRepeat: false when nobody could notice that it would read something else the next time: a lone
-    ///   SELECT … SKIP LOCKED, for which PostgreSQL's own locks do.
-    func read(_ statement: BoundStatement, _ mustRepeat: Bool) async throws(TransactionError) -> StatementResult {
+    func read(_ statement: BoundStatement, _ lasting: Lasting) async throws(TransactionError) -> StatementResult {
         let shards = try statement.shards()
         if try statement.isReadByKeys(), let rows = statement.plan.locks.rows {
             return try await readRows(statement, rows, on: shards[0])
         }
-        let locks = readLocks(of: statement, mustRepeat)
-        let merge = shards.count > 1 ? MergedRead(statement, engine) : nil
+        let locks = readLocks(of: statement, lasting)
+        let sql = shards.count > 1 ? statement.shardSQL ?? statement.sql : statement.sql
         var parts: [SQLResult] = []
         for shard in shards {
             let results = try await run(
-                locks + [merge?.shardSQL ?? statement.sql], isWrite: hasSideEffects(statement), on: shard
-            )
+                locks + [sql], isWrite: hasSideEffects(statement), on: shard)
             parts.append(results[locks.count])
         }
-        guard let merge else { return StatementResult(parts) }
-        return try await merge.result(of: parts)
+        guard shards.count > 1 else { return StatementResult(parts) }
+        return try await MergedRead(statement, engine, preparation).result(of: parts)
     }
 
     /// Reads as ``read(_:_:)`` does, rows that are handed on as they arrive; nil when they are few or must be put
@@ -45,13 +52,13 @@ struct LockingRun: Sendable {
     ///
     /// A shard is locked and read when the rows of those before it have been read.
     func stream(
-        _ statement: BoundStatement, _ mustRepeat: Bool, _ completion: ResultStream.Completion? = nil
+        _ statement: BoundStatement, _ lasting: Lasting, _ completion: ResultStream.Completion? = nil
     ) async throws(TransactionError) -> ResultStream? {
         let shards = try statement.shards()
-        guard !statement.hasFewRows, shards.count == 1 || MergedRead(statement, engine).shardSQL == nil else {
+        guard !statement.hasFewRows, shards.count == 1 || statement.shardSQL == nil else {
             return nil
         }
-        let locks = readLocks(of: statement, mustRepeat)
+        let locks = readLocks(of: statement, lasting)
         let (writer, isWrite) = (writer, hasSideEffects(statement))
         return try await ResultStream(
             of: shards, on: engine.loop, completion: completion
@@ -62,48 +69,54 @@ struct LockingRun: Sendable {
 
     /// Reads all rows, without keeping them where they may be many.
     func digest(of statement: BoundStatement) async throws(TransactionError) -> RowsDigest {
-        guard let stream = try await stream(statement, true) else { return try await read(statement, true).digest }
+        guard let stream = try await stream(statement, .result) else {
+            return try await read(statement, .result).digest
+        }
         return try await stream.digestOfRest()
     }
 
     /// Locks the rows that a SELECT … FOR UPDATE or the like finds, and drops them.
     func lockRows(of statement: BoundStatement) async throws(TransactionError) {
-        if let stream = try await stream(statement, false) {
+        if let stream = try await stream(statement, .nothing) {
             _ = try await stream.digestOfRest()
             return
         }
         let shards = try statement.shards()
-        let sql = shards.count > 1 ? MergedRead(statement, engine).shardSQL ?? statement.sql : statement.sql
+        let sql = shards.count > 1 ? statement.shardSQL ?? statement.sql : statement.sql
         for shard in shards { _ = try await run([sql], isWrite: false, on: shard) }
     }
 
     /// Takes the locks that keep what a statement reads as it is, and reads nothing.
     func lock(_ statement: BoundStatement) async throws(TransactionError) {
-        let locks = readLocks(of: statement, true)
+        let locks = readLocks(of: statement, .result)
         for shard in try statement.shards() { _ = try await run(locks, isWrite: false, on: shard) }
     }
 
     /// Declares a cursor for rows that are read under locks; nil when they are few or must be put together first.
     func cursor(
-        _ statement: BoundStatement, _ mustRepeat: Bool, name: String
+        _ statement: BoundStatement, _ lasting: Lasting, name: String
     ) async throws(TransactionError) -> SessionCursor? {
         let shards = try statement.shards()
-        guard !statement.hasFewRows, shards.count == 1 || MergedRead(statement, engine).shardSQL == nil else {
+        guard !statement.hasFewRows, shards.count == 1 || statement.shardSQL == nil else {
             return nil
         }
         return try await SessionCursor(
-            statement.sql, after: readLocks(of: statement, mustRepeat), name: name, on: shards,
+            statement.sql, after: readLocks(of: statement, lasting), name: name, on: shards,
             isWrite: hasSideEffects(statement), in: writer, engine.loop)
     }
 
     /// What locks the rows that COPY reads.
-    func locksForCopy(of statement: BoundStatement, _ mustRepeat: Bool) -> [SQLStatement] {
-        readLocks(of: statement, mustRepeat)
+    func locksForCopy(of statement: BoundStatement, _ lasting: Lasting) -> [SQLStatement] {
+        readLocks(of: statement, lasting)
     }
 
-    private func readLocks(of statement: BoundStatement, _ mustRepeat: Bool) -> [SQLStatement] {
-        let locksOwnRows = statement.plan.tables.contains { $0.lock != nil }
-        return mustRepeat || !locksOwnRows ? tableLocks(of: statement).statements : []
+    private func readLocks(of statement: BoundStatement, _ lasting: Lasting) -> [SQLStatement] {
+        let locks = tableLocks(of: statement)
+        return switch lasting {
+        case .result: locks.statements
+        case .lockedRows: locks.filter { !statement.tellsOnlyLockedRows(of: $0.table) }.statements
+        case .nothing: statement.plan.tables.contains { $0.lock != nil } ? [] : locks.statements
+        }
     }
 
     /// Reads rows by their keys, FOR SHARE. Rows that are not there are kept away by a lock on the table.

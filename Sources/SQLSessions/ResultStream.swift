@@ -150,13 +150,15 @@ struct RowBlock: Sendable {
 /// Reads a result from its first row to its last, in portions of any size.
 struct ResultReader: Sendable {
     let fields: [ResultField]
+    /// They are rows, be it without any column.
+    let isRows: Bool
     private let heldTag: String
     private var parts: ArraySlice<SQLResult>
     private var rest: (any RowSource)?
     private var block: RowBlock?
 
     init(_ result: StatementResult) {
-        (fields, heldTag, rest) = (result.fields, result.tag, result.rest)
+        (fields, isRows, heldTag, rest) = (result.fields, result.isRows, result.tag, result.rest)
         parts = result.parts[...]
     }
 
@@ -175,6 +177,9 @@ struct ResultReader: Sendable {
             }
         }
     }
+
+    /// It holds what more rows come from.
+    var isOpen: Bool { rest != nil }
 
     /// The command tag, once all rows have been read.
     var tag: String {

@@ -46,6 +46,9 @@ struct RowEncoder {
 
     func write(_ block: RowBlock, _ texts: ColumnTexts, to writer: inout BackendWriter) {
         block.withRawRows { rows, range in
+            if isPlain, rows.columnCount == treatments.count, let messages = rows.messages(range) {
+                return writer.dataRows(messages)
+            }
             for row in range {
                 guard !isPlain else {
                     writer.dataRow(columns: treatments.count) { rows[row, $0] }

@@ -22,11 +22,8 @@ struct SnapshotRun: Sendable {
     func read(_ statement: BoundStatement) async throws(TransactionError) -> StatementResult {
         let shards = try statement.shards()
         guard shards.count > 1 else { return StatementResult([try await run(statement.sql, statement, on: shards[0])]) }
-        let merge = MergedRead(statement, engine)
-        guard let shardSQL = merge.shardSQL else {
-            return StatementResult(try await run(statement.sql, statement, on: shards))
-        }
-        return try await merge.result(of: try await run(shardSQL, statement, on: shards))
+        let parts = try await run(statement.shardSQL ?? statement.sql, statement, on: shards)
+        return try await MergedRead(statement, engine, preparation).result(of: parts)
     }
 
     /// Reads rows that are handed on as they arrive; nil when they must be put together first.
@@ -34,7 +31,7 @@ struct SnapshotRun: Sendable {
         _ statement: BoundStatement, _ completion: ResultStream.Completion?
     ) async throws(TransactionError) -> ResultStream? {
         let shards = try statement.shards()
-        guard shards.count == 1 || MergedRead(statement, engine).shardSQL == nil else { return nil }
+        guard shards.count == 1 || statement.shardSQL == nil else { return nil }
         let streams = try await snapshot.streams(of: client(statement.sql, statement), on: shards)
         return await ResultStream(streams, on: engine.loop, completion: completion)
     }
@@ -85,12 +82,11 @@ struct SnapshotRun: Sendable {
 struct MergedRead: Sendable {
     private let statement: BoundStatement
     private let engine: TransactionEngine
-    /// What each shard runs; nil: the statement as it is.
-    let shardSQL: SQLStatement?
+    private let preparation: SessionPreparation
 
-    init(_ statement: BoundStatement, _ engine: TransactionEngine) {
-        (self.statement, self.engine) = (statement, engine)
-        shardSQL = statement.plan.merge.shardSQL.map { statement.sql($0, resultFormat: .text) }
+    /// - Parameter preparation: the client's settings, under which the shards wrote the values that are read here.
+    init(_ statement: BoundStatement, _ engine: TransactionEngine, _ preparation: @escaping SessionPreparation) {
+        (self.statement, self.engine, self.preparation) = (statement, engine, preparation)
     }
 
     /// The statement's result from the shards' rows.
@@ -109,7 +105,7 @@ struct MergedRead: Sendable {
             "c\((key.isHidden ? visible : 0) + key.column + 1)\(key.isDescending ? " DESC" : "")"
                 + (key.nullsFirst ? " NULLS FIRST" : " NULLS LAST")
         }
-        var sql = "SELECT " + (1...max(1, visible)).map { "c\($0)" }.joined(separator: ", ") + " FROM meridian_parts"
+        var sql = "SELECT " + (0..<visible).map { "c\($0 + 1)" }.joined(separator: ", ") + " FROM meridian_parts"
         if !keys.isEmpty { sql += " ORDER BY " + keys.joined(separator: ", ") }
         if let offset = merge.offset { sql += " OFFSET \(try count(offset) ?? 0)" }
         if let limit = try merge.limit.flatMap({ row throws(TransactionError) in try count(row) }) {
@@ -159,18 +155,26 @@ struct MergedRead: Sendable {
         _ parts: [SQLResult], _ sql: String, _ parameters: [SQLParameter], _ types: [UInt32]
     ) async throws(TransactionError) -> SQLResult {
         let fields = parts[0].fields
+        let settled = { (text: String, parameters: [SQLParameter], types: [UInt32]) in
+            ClientStatement(
+                SQLStatement(
+                    text, parameters, parameterTypes: types, isPrepared: false, resultFormat: statement.resultFormat),
+                searchPath: [], preparation: preparation)
+        }
+        guard !fields.isEmpty else {
+            // Rows without a column can only be counted.
+            let rows = "SELECT FROM pg_catalog.generate_series(1, \(parts.reduce(0) { $0 + $1.count }))"
+            return try await engine.evaluate(settled("WITH meridian_parts AS (\(rows)) \(sql)", parameters, types))
+        }
         let names = try await engine.typeNames(of: fields.map(\.typeOID))
-        let columns = (1...fields.count).map { "c\($0)" }.joined(separator: ", ")
+        let columns = fields.indices.map { "c\($0 + 1)" }.joined(separator: ", ")
         // As texts, since there are no arrays of arrays.
         let arrays = names.indices.map { "pg_catalog.unnest($\(parameters.count + $0 + 1)::pg_catalog.text[])" }
         let typed = names.enumerated().map { "c\($0.offset + 1)::\($0.element)" }.joined(separator: ", ")
         let rows = "ROWS FROM (\(arrays.joined(separator: ", "))) AS t (\(columns))"
         let text = "WITH meridian_parts (\(columns)) AS (SELECT \(typed) FROM \(rows)) \(sql)"
         let values = fields.indices.map { SQLParameter.text(Self.array(of: $0, in: parts)) }
-        return try await engine.compute(
-            SQLStatement(
-                text, parameters + values, parameterTypes: types + fields.map { _ in 0 }, isPrepared: false,
-                resultFormat: statement.resultFormat))
+        return try await engine.evaluate(settled(text, parameters + values, types + fields.map { _ in 0 }))
     }
 
     /// One column of all rows as a PostgreSQL array.

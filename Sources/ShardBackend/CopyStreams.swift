@@ -91,7 +91,18 @@ public struct CopyOutStream: AsyncSequence, Sendable {
 public struct CopyOutBatch: Sendable {
     /// Owns memory of libpq's. Filled before anyone else sees it, and not changed any more.
     final class Storage: @unchecked Sendable {
-        var chunks: [UnsafeRawBufferPointer] = []
+        private(set) var chunks: [UnsafeRawBufferPointer] = []
+        private var byteCount = 0
+
+        var isEmpty: Bool { chunks.isEmpty }
+
+        /// As many rows are enough as of a statement.
+        var isFull: Bool { byteCount >= PackedRows.bytesMax || chunks.count >= PackedRows.rowsMax }
+
+        func append(_ chunk: UnsafeRawBufferPointer) {
+            chunks.append(chunk)
+            byteCount += chunk.count
+        }
 
         deinit {
             for chunk in chunks { PQfreemem(UnsafeMutableRawPointer(mutating: chunk.baseAddress)) }

@@ -26,9 +26,6 @@ final class Exchange: @unchecked Sendable {
         let parsedName: String?
     }
 
-    /// How many rows a stream hands over at a time.
-    static let rowsPerBatchMax = 128
-
     typealias Outcome = Result<[SQLResult], ShardError>
 
     /// Who is told of an outcome.

@@ -8,7 +8,7 @@ final class LibPQHandle: @unchecked Sendable {
         case result(OpaquePointer)
         /// What was asked for is answered: the Sync of a pipeline, or the end of what else was sent.
         case end
-        /// The rest has not arrived yet.
+        /// The rest has not arrived yet, or is not wanted yet.
         case nothing
         /// libpq and the server no longer agree on what comes next.
         case disorder
@@ -46,12 +46,20 @@ final class LibPQHandle: @unchecked Sendable {
     /// Takes the next result if it is there. `PQgetResult` waits for the server unless `PQisBusy` has just said no, so
     /// nothing else calls it.
     ///
-    /// - Parameter inSingleRows: the next statement to be answered is one whose rows are to come one by one.
-    func takeResult(inSingleRows: Bool = false) -> Taken {
+    /// - Parameters:
+    ///   - inSingleRows: the next statement to be answered is one whose rows are to come one by one.
+    ///   - rows: takes such rows, until it is full.
+    func takeResult(inSingleRows: Bool = false, orAddTo rows: PackedRows? = nil) -> Taken {
         var isAfterNull = false
-        while PQisBusy(pointer) == 0 {
+        while rows?.isFull != true, PQisBusy(pointer) == 0 {
             if let result = PQgetResult(pointer) {
-                guard PQresultStatus(result) == PGRES_PIPELINE_SYNC else { return .result(result) }
+                let status = PQresultStatus(result)
+                if let rows, status == PGRES_SINGLE_TUPLE {
+                    rows.append(rowOf: result)
+                    PQclear(result)
+                    continue
+                }
+                guard status == PGRES_PIPELINE_SYNC else { return .result(result) }
                 PQclear(result)
                 return .end
             }

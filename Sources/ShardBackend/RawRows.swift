@@ -1,24 +1,30 @@
 import CLibPQ
 
-/// Values as the server sent them, where libpq put them: nothing is copied, decoded or allocated.
+/// Values as the server sent them, where they lie: nothing is copied, decoded or allocated.
 ///
 /// Lent to a closure, beyond whose end neither it nor the memory it points to may be used.
 public struct RawRows: ~Copyable {
-    private let result: OpaquePointer
+    private let storage: SQLResult.Storage
     public let count: Int
     public let columnCount: Int
 
-    init(_ result: OpaquePointer) {
-        self.result = result
-        count = Int(PQntuples(result))
-        columnCount = Int(PQnfields(result))
+    init(_ storage: SQLResult.Storage) {
+        self.storage = storage
+        (count, columnCount) = (storage.count, storage.columnCount)
     }
 
     /// The bytes of a value in its column's format; nil for NULL.
     public subscript(row: Int, column: Int) -> UnsafeRawBufferPointer? {
         precondition(row >= 0 && row < count, "row \(row) of \(count)")
         precondition(column >= 0 && column < columnCount, "column \(column) of \(columnCount)")
-        return rawValue(result, Int32(row), Int32(column))
+        return storage.value(row, column)
+    }
+
+    /// These rows as DataRow messages of the wire protocol, one behind the other; nil when they don't lie like that,
+    /// which they do in batches of a stream.
+    public func messages(_ rows: Range<Int>) -> UnsafeRawBufferPointer? {
+        precondition(rows.lowerBound >= 0 && rows.upperBound <= count, "rows \(rows) of \(count)")
+        return storage.packed?.messages(rows)
     }
 }
 

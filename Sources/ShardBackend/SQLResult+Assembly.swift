@@ -16,40 +16,39 @@ extension SQLResult {
         defer { withExtendedLifetime(parts) {} }
         for (number, place) in order.enumerated() {
             for column in 0..<Int32(first.columnCount) {
-                let value = rawValue(parts[place.part].storage.pointer, Int32(place.row), column)
-                try put(value, in: pointer, Int32(number), column)
+                try put(parts[place.part].storage.value(place.row, Int(column)), in: pointer, Int32(number), column)
             }
         }
         return assembled
-    }
-
-    /// Moves the row of a result that has one to the end of this one, whose columns are the same and which nobody else
-    /// has seen yet.
-    ///
-    /// libpq makes a result of each row that it hands out by itself, with three allocations of some kilobytes. Freed at
-    /// once they cost half as much as when many are kept, and the rows together lie in a tenth of the memory.
-    func take(rowOf result: OpaquePointer) {
-        let row = Int32(count)
-        for column in 0..<Int32(columnCount) {
-            do throws(ShardError) {
-                try Self.put(rawValue(result, 0, column), in: storage.pointer, row, column)
-            } catch {
-                preconditionFailure(error.message)
-            }
-        }
-        PQclear(result)
     }
 
     /// The same result with other values in some columns; NULLs stay.
     public func replacing(
         _ columns: [Int], _ change: (_ column: Int, _ bytes: inout [UInt8]) -> Void
     ) throws(ShardError) -> SQLResult {
-        guard let pointer = PQcopyResult(storage.pointer, PG_COPYRES_ATTRS | PG_COPYRES_TUPLES) else {
+        guard let pointer = PQcopyResult(storage.pointer, PG_COPYRES_ATTRS) else {
             throw ShardError(.invalidUse, "out of memory for a result of \(count) rows")
         }
         let changed = SQLResult(owning: pointer, taggedAs: self)
         defer { withExtendedLifetime(self) {} }
-        for row in 0..<count { try Self.replace(columns, in: storage.pointer, pointer, row: Int32(row), change) }
+        for row in 0..<count {
+            for column in 0..<columnCount {
+                let value = storage.value(row, column)
+                guard columns.contains(column), let value else {
+                    try Self.put(value, in: pointer, Int32(row), Int32(column))
+                    continue
+                }
+                var bytes = Array(value)
+                change(column, &bytes)
+                let failure = bytes.withUnsafeBytes { bytes -> ShardError? in
+                    do throws(ShardError) {
+                        try Self.put(bytes, in: pointer, Int32(row), Int32(column))
+                    } catch { return error }
+                    return nil
+                }
+                if let failure { throw failure }
+            }
+        }
         return changed
     }
 
@@ -57,23 +56,6 @@ extension SQLResult {
     public func hasType(where condition: (UInt32) -> Bool) -> Bool {
         defer { withExtendedLifetime(storage) {} }
         return (0..<Int32(columnCount)).contains { condition(PQftype(storage.pointer, $0)) }
-    }
-
-    /// Puts the changed values of `source` into the same row of `target`.
-    private static func replace(
-        _ columns: [Int], in source: OpaquePointer, _ target: OpaquePointer, row: Int32,
-        _ change: (_ column: Int, _ bytes: inout [UInt8]) -> Void
-    ) throws(ShardError) {
-        for column in columns {
-            guard let value = rawValue(source, row, Int32(column)) else { continue }
-            var bytes = Array(value)
-            change(column, &bytes)
-            let failure = bytes.withUnsafeBytes { bytes -> ShardError? in
-                do throws(ShardError) { try put(bytes, in: target, row, Int32(column)) } catch { return error }
-                return nil
-            }
-            if let failure { throw failure }
-        }
     }
 
     private static func put(

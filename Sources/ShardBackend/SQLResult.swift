@@ -3,7 +3,7 @@ import Glibc
 
 /// The rows a statement returned, and what the server said about it.
 ///
-/// The rows stay where libpq put them; values are decoded as they are read, or passed on as they are by
+/// The rows stay where they were put when they came; values are decoded as they are read, or passed on as they are by
 /// ``withRawRows(_:)``.
 public struct SQLResult: Sendable {
     /// What kind of statement it is the result of.
@@ -15,14 +15,26 @@ public struct SQLResult: Sendable {
         case emptyQuery
     }
 
-    /// Owns a libpq result, which nothing changes once it is handed out, so any thread may read it.
+    /// Owns a libpq result, and the rows if they are not in that. Nothing changes them once they are handed out, so any
+    /// thread may read them.
     final class Storage: @unchecked Sendable {
         let pointer: OpaquePointer
         let columnCount: Int
+        /// The rows, of which libpq's result has the first only.
+        let packed: PackedRows?
 
-        init(_ pointer: OpaquePointer) {
+        init(_ pointer: OpaquePointer, isPacked: Bool) {
             self.pointer = pointer
             columnCount = Int(PQnfields(pointer))
+            packed = isPacked ? PackedRows(columnCount: columnCount) : nil
+            packed?.append(rowOf: pointer)
+        }
+
+        var count: Int { packed?.count ?? Int(PQntuples(pointer)) }
+
+        /// The bytes of a value; nil for NULL. There must be such a row and column.
+        func value(_ row: Int, _ column: Int) -> UnsafeRawBufferPointer? {
+            if let packed { packed.value(row, column) } else { rawValue(pointer, Int32(row), Int32(column)) }
         }
 
         deinit {
@@ -37,8 +49,13 @@ public struct SQLResult: Sendable {
     private var tagged: Storage?
 
     init(owning pointer: OpaquePointer, taggedAs origin: SQLResult? = nil) {
-        storage = Storage(pointer)
+        storage = Storage(pointer, isPacked: false)
         tagged = origin.map { $0.tagged ?? $0.storage }
+    }
+
+    /// Begins a result to whose ``PackedRows`` more rows are added before anyone else sees it.
+    init(packingRowOf pointer: OpaquePointer) {
+        storage = Storage(pointer, isPacked: true)
     }
 
     /// The same rows, with other words about their columns.
@@ -93,7 +110,7 @@ public struct SQLResult: Sendable {
         _ body: (borrowing RawRows) throws(Failure) -> Value
     ) throws(Failure) -> Value {
         defer { withExtendedLifetime(storage) {} }
-        return try body(RawRows(storage.pointer))
+        return try body(RawRows(storage))
     }
 
     /// Lends one value as the server sent it, nil for NULL; for many, ``withRawRows(_:)`` costs less.
@@ -106,11 +123,11 @@ public struct SQLResult: Sendable {
 
 extension SQLResult: RandomAccessCollection {
     public var startIndex: Int { 0 }
-    public var endIndex: Int { Int(PQntuples(storage.pointer)) }
+    public var endIndex: Int { storage.count }
 
     public subscript(row: Int) -> SQLRow {
         precondition(indices.contains(row), "row \(row) of a result of \(count) rows")
-        return SQLRow(owner: storage, result: storage.pointer, row: Int32(row))
+        return SQLRow(storage, row: row)
     }
 }
 
@@ -118,24 +135,19 @@ extension SQLResult: RandomAccessCollection {
 ///
 /// Columns are numbered from 0. The accessors throw ``ShardError/Kind/decoding`` when there is no such column, when the
 /// value is NULL (ask ``isNull(_:)`` first where it may be), or when it is not what it is read as.
-public struct SQLRow: @unchecked Sendable {
-    /// Frees the result, which nothing changes any more, so any thread may read it.
-    private let owner: AnyObject
-    private let result: OpaquePointer
-    private let row: Int32
+public struct SQLRow: Sendable {
+    private let storage: SQLResult.Storage
+    private let row: Int
 
-    init(owner: AnyObject, result: OpaquePointer, row: Int32) {
-        self.owner = owner
-        self.result = result
-        self.row = row
+    init(_ storage: SQLResult.Storage, row: Int) {
+        (self.storage, self.row) = (storage, row)
     }
 
-    public var columnCount: Int { Int(PQnfields(result)) }
+    public var columnCount: Int { storage.columnCount }
 
     public func isNull(_ column: Int) throws(ShardError) -> Bool {
-        defer { withExtendedLifetime(owner) {} }
         try check(column)
-        return PQgetisnull(result, row, Int32(column)) == 1
+        return storage.value(row, column) == nil
     }
 
     /// The value of a `smallint`, `integer`, `bigint` or `oid`, or any type's text that is a number.
@@ -177,8 +189,8 @@ public struct SQLRow: @unchecked Sendable {
         _ column: Int, _ body: (UnsafeRawBufferPointer?) throws(Failure) -> Value
     ) throws(Failure) -> Value {
         precondition(column >= 0 && column < columnCount, "column \(column) of \(columnCount)")
-        defer { withExtendedLifetime(owner) {} }
-        return try body(rawValue(result, row, Int32(column)))
+        defer { withExtendedLifetime(storage) {} }
+        return try body(storage.value(row, column))
     }
 
     private func check(_ column: Int) throws(ShardError) {
@@ -190,10 +202,10 @@ public struct SQLRow: @unchecked Sendable {
     private func read<Value>(
         _ column: Int, as expected: String, _ decode: (SQLValue) -> Value?
     ) throws(ShardError) -> Value {
-        defer { withExtendedLifetime(owner) {} }
+        defer { withExtendedLifetime(storage) {} }
         try check(column)
-        let number = Int32(column)
-        guard let bytes = rawValue(result, row, number) else { throw unexpected(column, "not null") }
+        guard let bytes = storage.value(row, column) else { throw unexpected(column, "not null") }
+        let (result, number) = (storage.pointer, Int32(column))
         let value = SQLValue(
             type: SQLValue.PostgresType(rawValue: PQftype(result, number)),
             isText: PQfformat(result, number) == 0, bytes: bytes)
@@ -203,8 +215,8 @@ public struct SQLRow: @unchecked Sendable {
 
     /// The value itself stays out of the message: it may be a secret.
     private func unexpected(_ column: Int, _ expected: String) -> ShardError {
-        let name = String(cString: PQfname(result, Int32(column)))
-        let type = PQftype(result, Int32(column))
+        let name = String(cString: PQfname(storage.pointer, Int32(column)))
+        let type = PQftype(storage.pointer, Int32(column))
         return ShardError(.decoding, "column \(column) \"\(name)\" of type \(type) is not \(expected)")
     }
 }

@@ -128,19 +128,26 @@ extension ShardConnection {
     /// The next data of a COPY TO STDOUT, with the last of it how it ended; nil after that.
     func nextChunks(of exchange: Exchange) async throws(ShardError) -> CopyOutBatch? {
         let chunks = CopyOutBatch.Storage()
+        var hasReadAgain = false
         while exchange.failure == nil, !exchange.isOver, let handle {
             var buffer: UnsafeMutablePointer<CChar>?
             let count = PQgetCopyData(handle.pointer, &buffer, 1)
             guard count >= 0 else { break }
             if let buffer {
-                chunks.chunks.append(UnsafeRawBufferPointer(start: buffer, count: Int(count)))
-                if chunks.chunks.count < Exchange.rowsPerBatchMax { continue }
+                chunks.append(UnsafeRawBufferPointer(start: buffer, count: Int(count)))
+                hasReadAgain = false
+                if !chunks.isFull { continue }
+            } else if !hasReadAgain {
+                hasReadAgain = true
+                _ = readAgain(handle)
+                continue
             }
-            guard chunks.chunks.isEmpty else { return CopyOutBatch(storage: chunks, ending: nil) }
+            guard chunks.isEmpty else { return CopyOutBatch(storage: chunks, ending: nil) }
             await waitForSocket(exchange)
+            hasReadAgain = true
         }
         // The data has ended: what follows says whether all is well.
-        guard chunks.chunks.isEmpty else { return CopyOutBatch(storage: chunks, ending: nil) }
+        guard chunks.isEmpty else { return CopyOutBatch(storage: chunks, ending: nil) }
         var ending: SQLResult?
         while let result = try await nextResult(of: exchange) { ending = SQLResult(owning: result) }
         return ending.map { CopyOutBatch(storage: chunks, ending: $0) }

@@ -31,10 +31,12 @@ extension ShardConnection {
     }
 
     /// What ``nextResult(of:)`` has without waiting.
-    func arrivedResult(of exchange: Exchange) -> Arrival {
+    ///
+    /// - Parameter rows: takes single rows, until it is full.
+    func arrivedResult(of exchange: Exchange, orAddTo rows: PackedRows? = nil) -> Arrival {
         while !exchange.isOver {
             guard exchange.failure == nil, let handle else { return .nothing }
-            switch handle.takeResult(inSingleRows: exchange.isBeforeStreamedRows) {
+            switch handle.takeResult(inSingleRows: exchange.isBeforeStreamedRows, orAddTo: rows) {
             case .nothing: return .nothing
             case .end: finish(exchange)
             case .disorder: lost(handle)

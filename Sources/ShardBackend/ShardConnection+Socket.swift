@@ -1,9 +1,16 @@
 import CLibPQ
 import EventLoops
+import Glibc
 
 extension ShardConnection: ReadinessHandler {
     package nonisolated func becameReady(_ readiness: Readiness) {
         assumeIsolated { $0.ready(readiness) }
+    }
+
+    package nonisolated func watchFailed(_ error: Int32) {
+        assumeIsolated {
+            $0.end(ShardError(.connectionLost, "the socket can't be watched: \(String(cString: strerror(error)))"))
+        }
     }
 
     private func ready(_ readiness: Readiness) {
@@ -11,8 +18,9 @@ extension ShardConnection: ReadinessHandler {
         case .closed: return
         case .connecting(let handle, let continuation): continueConnecting(handle, continuation)
         case .open(let handle):
-            if readiness.contains(.writable) { flush(handle) }
+            // First what came: who reads is told that the connection is broken, while what is written counts as sent.
             if readiness.contains(.readable) { read(handle) }
+            if readiness.contains(.writable), isOpen { flush(handle) }
         }
     }
 
@@ -50,6 +58,13 @@ extension ShardConnection: ReadinessHandler {
             PQfreemem(notification)
         }
         if isOpen, !isAlive || PQstatus(handle.pointer) == CONNECTION_BAD { lost(handle) }
+    }
+
+    /// Reads on for the owner of a session, who takes more than libpq reads at a time; returns whether there was
+    /// something for him.
+    func readAgain(_ handle: LibPQHandle) -> Bool {
+        if PQconsumeInput(handle.pointer) != 1 { lost(handle) }
+        return !isOpen || PQisBusy(handle.pointer) == 0
     }
 
     /// The connection broke; libpq knows how.
@@ -181,6 +196,8 @@ extension ShardConnection: ReadinessHandler {
     func finish(_ exchange: Exchange) {
         inFlight.removeFirst()
         if exchange.interruption != nil { interruptedCount -= 1 }
+        // Its owner may have been slow, and then read its end without waiting for the socket.
+        if exchange.isSession, let handle { watch(handle, for: interest.union(.readable)) }
         defer { if exchange.isSession { resumeSessionWaiter() } }
         if let failure = exchange.failure {
             over(exchange, .failure(exchange.explain(failure)))

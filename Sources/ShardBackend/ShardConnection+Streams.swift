@@ -34,13 +34,11 @@ extension ShardConnection {
         do throws(ShardError) {
             while let result = try await nextResult(of: exchange) {
                 exchange.isFirstWork = false
-                let gathered = rows.gather(result)
-                // Those that have arrived with it, without a suspension for each.
-                while gathered.takesMoreRows, case .result(let next) = arrivedResult(of: exchange) {
-                    gathered.take(rowOf: next)
+                let begun = SQLResult(packingRowOf: result)
+                rows = begun
+                if let packed = begun.storage.packed, gather(into: packed, of: exchange) {
+                    return SQLRowBatch(rows: begun, ending: nil)
                 }
-                let isRestOnItsWay = handle.map { PQisBusy($0.pointer) } == 1
-                if isRestOnItsWay || !gathered.takesMoreRows { return SQLRowBatch(rows: gathered, ending: nil) }
             }
         } catch {
             // The rows before the error come first; it is thrown to who asks for more.
@@ -55,22 +53,15 @@ extension ShardConnection {
         exchange.results = []
         return ending.map { SQLRowBatch(rows: rows ?? $0, ending: $0) }
     }
-}
 
-extension SQLResult {
-    /// A row of no column has nothing that could be moved.
-    fileprivate var takesMoreRows: Bool { columnCount > 0 && count < Exchange.rowsPerBatchMax }
-}
-
-extension SQLResult? {
-    /// Adds a row, or begins with it.
-    fileprivate mutating func gather(_ row: OpaquePointer) -> SQLResult {
-        guard let rows = self else {
-            let begun = SQLResult(owning: row)
-            self = begun
-            return begun
+    /// Takes the rows that have arrived, without a suspension for each.
+    ///
+    /// - Returns: false when no more will come.
+    private func gather(into rows: PackedRows, of exchange: Exchange) -> Bool {
+        while case .nothing = arrivedResult(of: exchange, orAddTo: rows) {
+            guard exchange.failure == nil, let handle else { return false }
+            if rows.isFull || !readAgain(handle) { return true }
         }
-        rows.take(rowOf: row)
-        return rows
+        return false
     }
 }

@@ -89,6 +89,8 @@ extension SQLState {
     public static let statementTooComplex = SQLState(rawValue: "54001")
     /// The object is not in the state that the operation needs: another coordinator holds the shard.
     public static let objectNotInPrerequisiteState = SQLState(rawValue: "55000")
+    /// The object is in use, by the transaction itself.
+    public static let objectInUse = SQLState(rawValue: "55006")
     /// A wait for other transactions ended at its deadline.
     public static let lockNotAvailable = SQLState(rawValue: "55P03")
     /// A wait ended at its deadline, or the caller gave up.

@@ -5,12 +5,17 @@ import TransactionCore
 ///
 /// PostgreSQL gives a type its number when it is made, so the same type has another one on each shard. Clients are told
 /// the first shard's, since they look types up there; what goes to another shard or comes from it is translated.
-/// Numbers stand in declared types, in descriptions of columns, and in binary values of arrays and composite types.
+/// Numbers stand in declared types, in descriptions of columns, and in binary values of arrays and composite types,
+/// and so in those of ranges over them.
 struct ObjectNumbers: Sendable {
     /// What a value of a type is made of.
     enum Shape: Sendable {
         case array
         case composite
+        /// A type's values, or an infinite bound.
+        case range(of: UInt32)
+        /// Ranges of that type.
+        case multirange(of: UInt32)
     }
 
     /// The first number that is not PostgreSQL's own (`FirstNormalObjectId`).
@@ -40,7 +45,9 @@ struct ObjectNumbers: Sendable {
         SELECT CASE WHEN e.oid IS NULL THEN format('%I.%I', n.nspname, t.typname) \
         ELSE format('%I.%I[]', m.nspname, e.typname) END, t.oid::bigint, \
         CASE WHEN EXISTS (SELECT FROM pg_type AS x WHERE x.typarray = coalesce(b.oid, t.oid)) THEN 'a' \
-        WHEN coalesce(b.typtype, t.typtype) = 'c' THEN 'c' ELSE '' END \
+        WHEN coalesce(b.typtype, t.typtype) = 'c' THEN 'c' \
+        ELSE coalesce((SELECT 'r' || rngsubtype::bigint FROM pg_range WHERE rngtypid = coalesce(b.oid, t.oid)), \
+        (SELECT 'm' || rngtypid::bigint FROM pg_range WHERE rngmultitypid = coalesce(b.oid, t.oid)), '') END \
         FROM pg_type AS t JOIN pg_namespace AS n ON n.oid = t.typnamespace \
         LEFT JOIN pg_type AS e ON e.typarray = t.oid LEFT JOIN pg_namespace AS m ON m.oid = e.typnamespace \
         LEFT JOIN (made JOIN pg_type AS b ON b.oid = base AND b.typtype <> 'd') ON domain = t.oid \
@@ -50,10 +57,14 @@ struct ObjectNumbers: Sendable {
     static func rows(of result: SQLResult) throws(ShardError) -> [TypeRow] {
         var rows: [TypeRow] = []
         for row in result {
+            let word = try row.text(2)
+            let part = UInt32(word.dropFirst())
             let shape: Shape? =
-                switch try row.text(2) {
-                case "a": .array
-                case "c": .composite
+                switch (word.first, part) {
+                case ("a", _): .array
+                case ("c", _): .composite
+                case ("r", let part?): .range(of: part)
+                case ("m", let part?): .multirange(of: part)
                 default: nil
                 }
             rows.append(
@@ -151,6 +162,24 @@ struct ObjectNumbers: Sendable {
                 put(translated(UInt32(bitPattern: type), direction), in: &bytes, at: place)
                 place += 8
                 guard translateItem(&bytes, &place, length, end, inner, direction) else { return }
+            }
+        case .range(let part)?:
+            // Flags, then each bound that is there: its length and its bytes.
+            guard start < end else { return }
+            let flags = bytes[start]
+            let isEmpty = flags & 0x01 != 0
+            var place = start + 1
+            for isInfinite in [flags & 0x08 != 0, flags & 0x10 != 0] where !isEmpty && !isInfinite {
+                guard let length = Self.integer(bytes, place, end) else { return }
+                place += 4
+                guard translateItem(&bytes, &place, length, end, shapes[part], direction) else { return }
+            }
+        case .multirange(let range)?:
+            // The number of ranges, and for each its length and its bytes.
+            var place = start + 4
+            while let length = Self.integer(bytes, place, end) {
+                place += 4
+                guard translateItem(&bytes, &place, length, end, shapes[range], direction) else { return }
             }
         }
     }

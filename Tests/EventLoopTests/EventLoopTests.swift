@@ -1,3 +1,4 @@
+import Glibc
 import Synchronization
 import TestSupport
 import Testing
@@ -47,6 +48,28 @@ import Testing
         }
         #expect(await counter.value == 10_000)
         #expect(await !counter.strayed && !strayed.withLock { $0 })
+    }
+
+    private final class Unwatchable: ReadinessHandler {
+        let told: CheckedContinuation<Int32, Never>
+
+        init(_ told: CheckedContinuation<Int32, Never>) {
+            self.told = told
+        }
+
+        func becameReady(_ readiness: Readiness) {}
+
+        func watchFailed(_ error: Int32) { told.resume(returning: error) }
+    }
+
+    @Test("who has a socket watched that can't be is told")
+    func unwatchable() async throws {
+        let loop = try EventLoop(name: "watch-test")
+        defer { loop.shutdown() }
+        let error = await withCheckedContinuation { told in
+            loop.execute { loop.watch(-1, for: .readable, handler: Unwatchable(told)) }
+        }
+        #expect(error == EBADF)
     }
 
     @Test("a sleep ends no earlier than its deadline and, on an idle machine, soon after it")

@@ -177,4 +177,23 @@ import Testing
             #expect(session.mostQueued < 512 << 10)
         }
     }
+
+    @Test("a client that is killed while it leaves its answer unread is told of once, and nothing is kept for it")
+    func brokenOff() async throws {
+        try await TestGateway.with(tls: try await TestCertificate()) { test in
+            let conninfo = "user=trusted dbname=bank sslmode=require"
+            let client = try startPsql(conninfo, port: test.port, "rows 1000000")
+            #expect(await eventually { test.provider.sessions.last.map { $0.producedBytes > 0 } ?? false })
+            let session = try #require(test.provider.sessions.last)
+            client.signal(SIGSTOP)
+            _ = try await settled { session.producedBytes }
+            #expect(session.queuedBytes > 0)
+            // What it had not read makes the system reset the connection.
+            client.signal(SIGKILL)
+            #expect(await client.result.status == -SIGKILL)
+            #expect(await eventually { session.departures == [.lost] })
+            #expect(await eventually { session.queuedBytes == 0 })
+            try await test.checkServes()
+        }
+    }
 }

@@ -149,7 +149,7 @@ import Testing
 }
 
 /// What a count comes to when it does not grow any more, once it has begun to.
-private func settled(_ count: () -> Int) async throws -> Int {
+func settled(_ count: () -> Int) async throws -> Int {
     _ = await eventually { count() > 0 }
     var last = -1
     while last != count() {

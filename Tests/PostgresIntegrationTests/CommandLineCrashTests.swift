@@ -134,4 +134,53 @@ import TransactionEngine
                 run.errors.contains("MERIDIAN_FAULT=nowhere:1") && run.errors.contains("afterPrepareBeforeDecision"))
         }
     }
+
+    @Test("a node that is killed amid a COPY leaves nothing of it, and the past is as it was for the next one")
+    func killedAmidCopy() async throws {
+        try await EngineShards.withShared(2) { shards in
+            let rows = Array((1...12_000).map { "\($0)\t\(String(repeating: "k", count: 500))\n" }.joined().utf8)
+            let killed = try serve(shards)
+            var before = ""
+            try await session(with: killed, shards) { client in
+                try await client.text("CREATE TABLE t (a bigint, k text, PRIMARY KEY (a, k))")
+                try await client.text("INSERT INTO t VALUES (0, '')")
+                before = try await client.text("SHOW meridian.commit_timestamp")
+                let copy = try await client.copyIn("COPY t FROM STDIN")
+                // More than is kept of the keys: there are undo entries for some of the rows.
+                try await copy.write(rows)
+                killed.signal(SIGKILL)
+                #expect(await killed.exitStatus() == -SIGKILL)
+                await #expect(throws: ShardError.self) { try await copy.finish() }
+            }
+            let next = try serve(shards)
+            try await session(with: next, shards) { client in
+                #expect(try await client.text("SELECT count(*) FROM t") == "1")
+                let copy = try await client.copyIn("COPY t FROM STDIN")
+                try await copy.write(rows)
+                #expect(try await copy.finish().affectedRows == 12_000)
+                #expect(try await client.text("SELECT count(*) FROM t") == "12001")
+                try await client.text("SET meridian.read_timestamp = '\(before)'")
+                #expect(try await client.text("SELECT count(*) FROM t") == "1")
+            }
+            next.signal(SIGTERM)
+            #expect(await next.exitStatus() == 0)
+        }
+    }
+
+    private func serve(_ shards: EngineShards) throws -> RunningCommand {
+        try RunningCommand(
+            ["serve", "--listen", "127.0.0.1:0"] + shards.arguments, environment: ["MERIDIAN_CONFIG": ""])
+    }
+
+    private func session(
+        with node: RunningCommand, _ shards: EngineShards, _ body: (ShardConnection) async throws -> Void
+    ) async throws {
+        try await node.waits(for: "ready: ")
+        let line = try #require(node.output.split(separator: "\n").last { $0.hasPrefix("ready: ") })
+        let client = try await ShardConnection.connect(
+            to: try ConnectionSettings(String(line.dropFirst("ready: ".count))), on: shards.loop,
+            deadline: .now + .seconds(10))
+        try await body(client)
+        await client.close()
+    }
 }

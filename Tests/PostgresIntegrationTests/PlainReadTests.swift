@@ -43,6 +43,41 @@ import TransactionCore
         }
     }
 
+    @Test("a plain read after an acknowledgement does not count before that is applied on its shard (R9)")
+    func acknowledged() async throws {
+        let gate = CommitGate(at: .afterAnswerBeforeApply)
+        try await EngineShards.withShared { shards in
+            try await shards.engine {
+                $0.faultHook = gate.hook
+            } _: { engine in
+                let bank = try await engine.makeBank()
+                try await shards.waitUntilSettled()
+                let sums = shards.ids.map { shard in
+                    (shard, ClientStatement("SELECT sum(balance)::bigint FROM bank.account", searchPath: []))
+                }
+                func read() async throws -> [Int64?] {
+                    var read: [Int64?] = []
+                    for (shard, sum) in sums {
+                        read.append(try await engine.readPlainly(sum, on: shard).rows?[0].int64(0))
+                    }
+                    return read
+                }
+                let before = try await read()
+                gate.arm()
+                _ = try committed(try await bank.transfer(10, from: 0, to: 1))
+                _ = try await gate.arrival()
+                // Told to its client, and not yet to be seen on the shard that is not its home.
+                let then = try await read()
+                #expect(zip(then, before).allSatisfy { $0 == nil || $0 != $1 }, "\(then) after \(before)")
+                gate.open()
+                try await shards.waitUntilSettled()
+                let after = try await read()
+                #expect(after.compactMap(\.self).reduce(0, +) == before.compactMap(\.self).reduce(0, +))
+                #expect(zip(after, before).count(where: { $0 != $1 }) == 2)
+            }
+        }
+    }
+
     @Test("a plain read waits in line for a connection, gives its place up, and ends with its shard's session")
     func waiting() async throws {
         try await EngineShards.withShared { shards in

@@ -181,6 +181,13 @@ import TransactionCore
                 SELECT existed, a1, a2 FROM meridian_undo."1_t" ORDER BY xid
                 """)
             #expect(rows == "f|1|\nt|1|1")
+            // That a COPY's entries are being written is believed in the owner's own sessions alone.
+            let inserted = try await shard.shard.psql(
+                """
+                SET meridian.copied = '1'; INSERT INTO t VALUES (2, 2); SET ROLE meridian; INSERT INTO t VALUES (3, 3);
+                SELECT a1 FROM meridian_undo."1_t" WHERE NOT existed ORDER BY a1
+                """)
+            #expect(inserted == "1\n2\n3")
             for statement in [
                 "SELECT * FROM meridian_undo.\"1_t\"", "DELETE FROM meridian_undo.\"1_t\"",
                 "SELECT * FROM meridian_undo.\"1_t_undone\"()", "DELETE FROM meridian.commit_log",

@@ -324,10 +324,15 @@ import TransactionEngine
             #expect(error(try await client.messagesToReady())?[.sqlState] == "22P02")
             #expect(rows(try await client.messagesToReady()) == ["2"])
 
-            await client.send(.query("COPY t FROM STDIN"), .query("SELECT 1"))
-            let end = try await client.messagesToReady()
-            #expect(error(end)?[.sqlState] == "08P01")
-            #expect(try await client.nextMessage() == nil)
+            for unexpected in [FrontendMessage.query("SELECT 1"), .terminate] {
+                let client = try await served.rawClient()
+                await client.send(.query("COPY t FROM STDIN"), .copyData(ByteBuffer(string: "4\tx\t1\n")), unexpected)
+                var end: [BackendMessage] = []
+                while let message = try await client.nextMessage() { end.append(message) }
+                #expect(end.suffix(2).map { error([$0])?[.sqlState] } == ["08P01", "08P01"], "\(unexpected)")
+            }
+            await client.send(.query("SELECT count(*) FROM t"))
+            #expect(rows(try await client.messagesToReady()) == ["2"])
             client.hangUp()
         }
     }

@@ -26,7 +26,7 @@ import TransactionCore
             states.append((try #require(Int64(timestamp)), try await rows()))
         }
 
-        /// In an order of their own: shards merge rows by the default DateStyle.
+        /// In an order of their own.
         private func rows() async throws -> String {
             try await client.text(query).split(separator: "\n").sorted().joined(separator: "\n")
         }
@@ -256,6 +256,64 @@ import TransactionCore
                 try await run.run("UPDATE t SET k = k || 'x' WHERE a % 2 = 0")
                 #expect(try await run.read(at: run.states[0].timestamp) == run.states[0].rows)
                 #expect(try await run.read(at: run.states[0].timestamp - 1) == "0,NULL,NULL,NULL")
+            }
+        }
+    }
+
+    @Test("the undo log of each shard is told of the rows of a table that all have, which are counted once")
+    func reference() async throws {
+        try await ServedShards.with(3) { served in
+            try await served.session { client in
+                try await client.text("CREATE TABLE t (k text PRIMARY KEY, n int) WITH (meridian.table = 'reference')")
+                var run = Recorder(client: client, query: "SELECT count(*), sum(n) FROM t")
+                let key = String(repeating: "k", count: 500)
+                let copy = try await client.copyIn("COPY t FROM STDIN")
+                for first in stride(from: 1, through: 5_000, by: 500) {
+                    let rows = (first..<(first + 500)).map { "\(key)\($0)\t\($0)\n" }.joined()
+                    try await copy.write(Array(rows.utf8))
+                }
+                #expect(try await copy.finish().affectedRows == 5_000)
+                try await run.note()
+                #expect(run.states[0].rows == "5000,12502500")
+                #expect(try await Self.entries(served, "t") == (15_000, 0))
+                for shard in served.engine.shards {
+                    let rows = try await served.engine.inspect("SELECT count(*), sum(n) FROM t", on: shard)
+                    #expect(try rows[0].int64(0) == 5_000 && rows[0].int64(1) == 12_502_500)
+                }
+                #expect(try await run.read(at: run.states[0].timestamp - 1) == "0,NULL")
+            }
+        }
+    }
+
+    @Test("a shard that is killed amid a COPY leaves nothing of it on any, and the past is as it was")
+    func killedShard() async throws {
+        try await ServedShards.with(2, isPrivate: true) { served in
+            let rows = (1...12_000).map { "\($0)\t\(String(repeating: "k", count: 500))" }
+            var before: Int64 = 0
+            try await served.session { client in
+                try await client.text("CREATE TABLE t (a bigint, k text, PRIMARY KEY (a, k))")
+                try await client.text("INSERT INTO t VALUES (0, '')")
+                before = try #require(Int64(try await client.text("SHOW meridian.commit_timestamp")))
+                let copy = try await client.copyIn("COPY t FROM STDIN")
+                // More than is kept of the keys: both shards have entries for some of the rows.
+                try await copy.write(Array(rows.map { $0 + "\n" }.joined().utf8))
+                let server = served.shards.shards[1].server
+                await server.kill()
+                await #expect(throws: ShardError.self) { try await copy.finish() }
+                try await server.start()
+            }
+            try await served.session { client in
+                try await waitUntil("the shard is served again") {
+                    let entries = try? await Self.entries(served, "t")
+                    guard let entries, (try? await client.text("SELECT count(*) FROM t")) == "1" else { return false }
+                    #expect(entries == (0, 1))
+                    return true
+                }
+                try await Self.copy(client, "COPY t FROM STDIN", rows)
+                #expect(try await Self.entries(served, "t") == (12_000, 1))
+                #expect(try await client.text("SELECT count(*) FROM t") == "12001")
+                try await client.text("SET meridian.read_timestamp = '\(before)'")
+                #expect(try await client.text("SELECT count(*) FROM t") == "1")
             }
         }
     }

@@ -220,6 +220,32 @@ import TransactionEngine
         }
     }
 
+    @Test(
+        "what keeps everyone from a table refuses to wait for a cursor or portal of its own transaction's snapshot",
+        arguments: ["TRUNCATE t", "ALTER TABLE t ADD COLUMN x int", "DROP TABLE t", "LOCK TABLE t"])
+    func ownSnapshot(change: String) async throws {
+        try await Self.withRows { served, client in
+            for fetch in ["", "; FETCH 5 FROM c"] {
+                try await client.text("BEGIN; DECLARE c CURSOR FOR SELECT id FROM t\(fetch)")
+                #expect(await client.failure(change) == "55006", "\(fetch)")
+                try await client.text("ROLLBACK")
+            }
+            try await client.text("BEGIN; DECLARE c CURSOR FOR SELECT id FROM t; FETCH 5 FROM c; CLOSE c; \(change)")
+            try await client.text("ROLLBACK")
+
+            let raw = try await served.rawClient()
+            await raw.send(
+                .query("BEGIN"), .parse(.init(query: "SELECT id FROM t")), .bind(.init(portal: "p")),
+                .execute(.init(portal: "p", rowsMax: 5)), .sync, .query("SAVEPOINT s"), .query(change))
+            for failure in [nil, nil, nil, "55006"] {
+                #expect(error(try await raw.messagesToReady())?[.sqlState] == failure)
+            }
+            await raw.send(.query("ROLLBACK TO s"), .close(.portal("p")), .sync, .query(change), .query("ROLLBACK"))
+            for _ in 0..<4 { #expect(error(try await raw.messagesToReady()) == nil) }
+            raw.hangUp()
+        }
+    }
+
     @Test("psql fetches a large result in portions, if it is told to")
     func psql() async throws {
         try await Self.withRows { served, _ in

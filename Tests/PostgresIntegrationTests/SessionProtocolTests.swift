@@ -25,6 +25,39 @@ import Testing
         }
     }
 
+    @Test("rows without a column are rows, however they are read and put together", arguments: [1, 3])
+    func noColumns(shards: Int) async throws {
+        try await ServedShards.with(shards) { served in
+            _ = try await served.session {
+                try await $0.text("CREATE TABLE t (id int PRIMARY KEY, n int)")
+                try await $0.text("INSERT INTO t VALUES (1, 1), (2, 1), (3, 1), (4, 1)")
+            }
+            let client = try await served.rawClient()
+            for (query, count) in [
+                ("SELECT FROM t WHERE id = 1", 1), ("SELECT FROM t WHERE id = 9", 0), ("SELECT FROM t WHERE n = 1", 4),
+                ("SELECT FROM t LIMIT 3", 3), ("SELECT FROM t OFFSET 1", 3), ("SELECT FROM t LIMIT 0", 0),
+                ("SELECT", 1),
+            ] {
+                let rows = Array(repeating: BackendMessage.dataRow([]), count: count)
+                let answer =
+                    [.rowDescription([])] + rows + [.commandComplete("SELECT \(count)"), .readyForQuery(.idle)]
+                for _ in 0..<2 {
+                    await client.send(.query(query))
+                    #expect(try await client.messagesToReady() == answer, "\(query)")
+                }
+                await client.send(.query("BEGIN; UPDATE t SET n = 1; \(query)"))
+                #expect(
+                    try await client.messagesToReady().suffix(count + 3).dropLast() == answer.dropLast(), "\(query)")
+                await client.send(.query("COMMIT"))
+                #expect(error(try await client.messagesToReady()) == nil)
+                await client.send(
+                    .parse(.init(query: query)), .bind(.init()), .describe(.portal("")), .execute(.init()), .sync)
+                #expect(try await client.messagesToReady() == [.parseComplete, .bindComplete] + answer, "\(query)")
+            }
+            client.hangUp()
+        }
+    }
+
     @Test("in a failed block nothing is parsed, bound or run but what ends it, as on PostgreSQL")
     func failedBlock() async throws {
         try await ServedShards.with { served in

@@ -58,6 +58,32 @@ import Testing
         }
     }
 
+    @Test("rows of several shards are put together under the client's settings, in which their values are written")
+    func settings() async throws {
+        try await ServedShards.with(3) { served in
+            try await served.session { client in
+                try await client.text("CREATE TABLE t (id int PRIMARY KEY, d date, at timestamp)")
+                let days = ["2024-02-29", "2024-02-28", "2024-01-31", "2024-01-30", "2024-01-29"]
+                let rows = days.enumerated().map { "(\($0), '\($1)', '\($1) 12:00')" }.joined(separator: ", ")
+                try await client.text("INSERT INTO t VALUES \(rows)")
+                for (style, dates, greatest) in [
+                    ("SQL, DMY", ["30/01/2024", "31/01/2024", "28/02/2024"], "29/02/2024 12:00:00"),
+                    ("German", ["30.01.2024", "31.01.2024", "28.02.2024"], "29.02.2024 12:00:00"),
+                    ("Postgres, DMY", ["30-01-2024", "31-01-2024", "28-02-2024"], "Thu 29 Feb 12:00:00 2024"),
+                ] {
+                    try await client.text("SET DateStyle = '\(style)'")
+                    #expect(
+                        try await client.text("SELECT d FROM t ORDER BY at OFFSET 1 LIMIT 3").split(separator: "\n")
+                            .map(String.init) == dates)
+                    #expect(try await client.text("SELECT max(at) FROM t WHERE d < '2025-01-01'") == greatest)
+                    try await client.text("BEGIN; UPDATE t SET at = at WHERE id = 1")
+                    #expect(try await client.text("SELECT d FROM t ORDER BY d OFFSET 1 LIMIT 1") == dates[0])
+                    try await client.text("ROLLBACK")
+                }
+            }
+        }
+    }
+
     @Test("a prepared statement whose columns have become others is prepared anew, and described as they are now")
     func changedColumns() async throws {
         try await ServedShards.with(3) { served in
@@ -128,6 +154,44 @@ import Testing
         var plain = Self.bytes(20_001)
         numbers.translate(&plain, of: 20_001, .toShard)
         #expect(plain == Self.bytes(20_001))
+    }
+
+    @Test("in ranges over users' types, and in multiranges of them, the bounds are translated")
+    func ranges() {
+        let cluster: [ObjectNumbers.TypeRow] = [
+            .init(name: "mood", number: 20_001, shape: nil), .init(name: "place", number: 20_003, shape: .composite),
+            .init(name: "route", number: 20_006, shape: .range(of: 20_003)),
+            .init(name: "routes", number: 20_007, shape: .multirange(of: 20_006)),
+        ]
+        let shard: [ObjectNumbers.TypeRow] = [
+            .init(name: "mood", number: 30_001, shape: nil), .init(name: "place", number: 30_003, shape: .composite),
+            .init(name: "route", number: 30_006, shape: .range(of: 30_003)),
+            .init(name: "routes", number: 30_007, shape: .multirange(of: 30_006)),
+        ]
+        let numbers = ObjectNumbers(cluster: cluster, shard: shard)
+        func bound(_ mood: UInt32) -> [UInt8] { Self.bytes(28) + Self.place(mood) }
+        // Both bounds, none below, none above, empty.
+        func ranges(_ mood: UInt32) -> [[UInt8]] {
+            [[0x02] + bound(mood) + bound(mood), [0x08] + bound(mood), [0x12] + bound(mood), [0x01]]
+        }
+        for (range, translated) in zip(ranges(20_001), ranges(30_001)) {
+            var value = range
+            numbers.translate(&value, of: 20_006, .toShard)
+            #expect(value == translated)
+            numbers.translate(&value, of: 30_006, .toCluster)
+            #expect(value == range)
+            for count in 0..<range.count {
+                var part = Array(range.prefix(count))
+                numbers.translate(&part, of: 20_006, .toShard)
+                #expect(part.count == count)
+            }
+        }
+        func several(_ mood: UInt32) -> [UInt8] {
+            Self.bytes(4) + ranges(mood).flatMap { Self.bytes(UInt32($0.count)) + $0 }
+        }
+        var value = several(20_001)
+        numbers.translate(&value, of: 20_007, .toShard)
+        #expect(value == several(30_001))
     }
 
     @Test("a value that is cut short or nonsense does no harm")

@@ -96,4 +96,77 @@ import TransactionEngine
             try await client.text("ROLLBACK")
         }
     }
+
+    @Test("in blocks, those who pass over locked rows take each its own, change it, and are in nobody's way")
+    func queue() async throws {
+        try await Self.withJobs { served, first, second in
+            let take = "SELECT id FROM job WHERE state = 'new' ORDER BY id LIMIT 1 FOR UPDATE SKIP LOCKED"
+            for client in [first, second] { try await client.text("BEGIN") }
+            #expect(try await first.text(take) == "1")
+            #expect(try await second.text(take) == "2")
+            try await served.session { other in
+                try await other.text("SET lock_timeout = '5s'")
+                try await other.text("INSERT INTO job VALUES (4, 'new', 1)")
+                // What was told stays.
+                try await other.text("SET lock_timeout = '100ms'")
+                #expect(await other.failure("UPDATE job SET state = 'lost' WHERE id = 1") == "55P03")
+            }
+            for (client, id) in [(first, 1), (second, 2)] {
+                try await client.text("UPDATE job SET state = 'done' WHERE id = \(id)")
+            }
+            for client in [second, first] { try await client.text("COMMIT") }
+            #expect(try await first.text("SELECT id, state FROM job ORDER BY id") == "1,done\n2,done\n3,new\n4,new")
+        }
+    }
+
+    @Test("what such a statement tells besides the rows that it locks whole stays until its block ends")
+    func besidesLockedRows() async throws {
+        try await Self.withJobs { served, client, other in
+            try await other.text("SET lock_timeout = '100ms'")
+            for (read, change) in [
+                (
+                    "SELECT state FROM job WHERE id = 1 FOR KEY SHARE SKIP LOCKED",
+                    "UPDATE job SET state = 'x' WHERE id = 1"
+                ),
+                (
+                    "SELECT j.id FROM job AS j JOIN kind AS k ON k.id = j.kind FOR UPDATE OF j SKIP LOCKED",
+                    "INSERT INTO kind VALUES (2)"
+                ),
+                (
+                    "SELECT id FROM job WHERE (SELECT count(*) FROM job) = 3 FOR UPDATE SKIP LOCKED",
+                    "INSERT INTO job VALUES (5, 'new', 1)"
+                ),
+                (
+                    "SAVEPOINT s; SELECT id FROM job ORDER BY id LIMIT 1 FOR UPDATE SKIP LOCKED; ROLLBACK TO s",
+                    "UPDATE job SET state = 'x' WHERE id = 1"
+                ),
+            ] {
+                try await client.text("BEGIN; \(read)")
+                #expect(await other.failure(change) == "55P03", "\(read)")
+                try await client.text("ROLLBACK")
+            }
+        }
+    }
+
+    /// Three jobs on one shard, and two sessions that do not wait for ever.
+    private static func withJobs(
+        _ body: (ServedShards, ShardConnection, ShardConnection) async throws -> Void
+    ) async throws {
+        try await ServedShards.with { served in
+            try await served.session { first in
+                try await first.text(
+                    """
+                    CREATE TABLE job (id int PRIMARY KEY, state text, kind int) WITH (meridian.table = 'single')
+                    """)
+                try await first.text("CREATE TABLE kind (id int PRIMARY KEY) WITH (meridian.table = 'single')")
+                try await first.text("INSERT INTO kind VALUES (1)")
+                try await first.text("INSERT INTO job VALUES (1, 'new', 1), (2, 'new', 1), (3, 'new', 1)")
+                try await first.text("SET lock_timeout = '5s'")
+                try await served.session { second in
+                    try await second.text("SET lock_timeout = '5s'")
+                    try await body(served, first, second)
+                }
+            }
+        }
+    }
 }

@@ -16,7 +16,7 @@ import Testing
                 var copied: [UInt8] = []
                 var tag: String?
                 while let batch = try await out.nextBatch() {
-                    #expect(tag == nil && batch.count <= 128)
+                    #expect(tag == nil && batch.count <= 1024)
                     for chunk in 0..<batch.count { batch.withBytes(chunk) { copied.append(contentsOf: $0) } }
                     tag = batch.commandTag
                 }

@@ -11,7 +11,7 @@ private struct StreamRecord {
     /// Reads to the end, and checks that nothing follows the ending, which has no rows.
     init(_ stream: SQLRowStream) async throws {
         while let batch = try await stream.nextBatch() {
-            #expect(ending == nil && batch.count <= 128, "rows come in batches, and the ending comes last")
+            #expect(ending == nil && batch.count <= 1024, "rows come in batches, and the ending comes last")
             fieldNames.append(batch.fields.map(\.name))
             batch.rows.withRawRows { rows in
                 for row in 0..<rows.count {
