@@ -1,3 +1,4 @@
+import EventLoops
 import Placement
 import ShardBackend
 import StatementRouting
@@ -14,7 +15,7 @@ import TwoPhaseCommit
 /// 3. A ROLLBACK TO gives locks up: what was read since the savepoint is locked and compared again.
 ///
 /// All locks are held until the transaction's end, so its timestamp, chosen then, is right for all it read and wrote.
-actor ClientTransaction {
+actor ClientTransaction: LoopActor {
     struct Modes: Sendable {
         var isReadOnly = false
         /// Several statements may follow: reads must be remembered.
@@ -55,6 +56,7 @@ actor ClientTransaction {
     /// What statements were planned by, with the tables that they used.
     private var plannedBy: [(catalog: Catalog, tables: Set<TableName>)] = []
 
+    nonisolated var loop: EventLoop { engine.loop }
     nonisolated var unownedExecutor: UnownedSerialExecutor { engine.unownedExecutor }
 
     init(
@@ -71,7 +73,7 @@ actor ClientTransaction {
         let (settings, applied, notices) = (settings, applied, notices)
         return { connection in
             // Until the pool has it back.
-            connection.assumeIsolated { $0.setNoticeHandler { [unowned connection] in notices(connection, $0) } }
+            connection.onLoop { $0.setNoticeHandler { [unowned connection] in notices(connection, $0) } }
             return applied.statements(bringing: connection, to: settings)
         }
     }
@@ -165,7 +167,7 @@ actor ClientTransaction {
         // What the client has read in part counts from the first row on.
         let number = reads.count
         let stream = try await stream(statement) { digest in
-            self.assumeIsolated { $0.reads[number].extent = digest.map { .all($0) } ?? .broken }
+            self.onLoop { $0.reads[number].extent = digest.map { .all($0) } ?? .broken }
         }
         // Under locks there is no snapshot to compare with.
         if stream != nil { reads.append(RecordedRead(statement: statement, extent: writer == nil ? .some : .broken)) }

@@ -22,7 +22,7 @@ extension Conversation {
 
     private func knownPlan(_ text: String) -> PlannedStatement? {
         let searchPath = variables.settings.searchPath
-        return node.assumeIsolated { $0.knownPlan(text, searchPath) }
+        return node.onLoop { $0.knownPlan(text, searchPath) }
     }
 
     private func began(_ text: String) {
@@ -61,15 +61,15 @@ extension Conversation {
         let client = ClientStatement(
             statement.sql, searchPath: [],
             preparation: { [self] connection in
-                connection.assumeIsolated {
+                connection.onLoop {
                     $0.setNoticeHandler { [unowned self] fields in
-                        assumeIsolated { $0.plainRead?.notices.append(fields) }
+                        onLoop { $0.plainRead?.notices.append(fields) }
                     }
                 }
                 return applied.statements(bringing: connection, to: settings)
             })
-        let read = node.engine.assumeIsolated {
-            $0.beginPlainRead(client, on: shards[0]) { [self] outcome in assumeIsolated { $0.endPlainRead(outcome) } }
+        let read = node.engine.onLoop {
+            $0.beginPlainRead(client, on: shards[0]) { [self] outcome in onLoop { $0.endPlainRead(outcome) } }
         }
         // What ended at once has been seen to.
         if read != nil { plainRead?.read = read } else { plainRead = nil }
@@ -78,10 +78,10 @@ extension Conversation {
 
     /// The statement with its values, when it is one that can be read so.
     private func plainRead(_ text: String) -> (PlannedStatement, BoundStatement)? {
-        guard variables.isReadPlain, let normalized = StatementNormalizer.normalize(text),
-            let planned = knownPlan(normalized.text), planned.isPlainRead,
-            let statement = try? BoundStatement(
-                plan: planned.plan, catalog: planned.catalog, parameters: normalized.values.map { .text($0) })
+        let searchPath = variables.settings.searchPath
+        guard variables.isReadPlain,
+            let (planned, values) = node.onLoop({ $0.knownWithoutLiterals(text, searchPath) }), planned.isPlainRead,
+            let statement = try? BoundStatement(planned, values.map { .text($0) })
         else { return nil }
         return (planned, statement)
     }
@@ -90,7 +90,7 @@ extension Conversation {
         guard let read = plainRead else { return }
         plainRead = nil
         switch outcome {
-        case .rows(let result) where node.catalogs.assumeIsolated({ $0.isNewest(read.planned.catalog) }):
+        case .rows(let result) where node.catalogs.onLoop({ $0.isNewest(read.planned.catalog) }):
             for notice in read.notices { forward(notice) }
             writeAnswer(result)
         case .failed(let error) where !read.isCancelled:
@@ -104,14 +104,27 @@ extension Conversation {
     }
 
     private func writeAnswer(_ result: SQLResult) {
-        describe(Self.descriptions(result.fields), [])
-        RowEncoder(result.fields, []).write(RowBlock(result), ColumnTexts(), to: &writer)
-        writer.commandComplete(result.commandTag)
+        // All of it in text, and by the first shard's numbers of types: it goes on as it came.
+        result.withRawRows { rows in
+            writer.beginRowDescription(fields: rows.columnCount)
+            for column in 0..<rows.columnCount { writer.field(rows.field(column)) }
+            writer.endRowDescription()
+            for row in 0..<rows.count { writer.dataRow(columns: rows.columnCount) { rows[row, $0] } }
+        }
+        result.withCommandTagBytes { writer.commandComplete($0) }
         answeredLoneQuery()
     }
 
     func cancelPlainRead() {
         plainRead?.isCancelled = true
         plainRead?.read?.cancel()
+    }
+}
+
+extension BackendWriter {
+    fileprivate mutating func field(_ field: RawField) {
+        self.field(
+            name: field.name, table: field.tableOID, attribute: field.columnNumber, type: field.typeOID,
+            typeSize: field.typeSize, typeModifier: field.typeModifier, format: .text)
     }
 }

@@ -28,8 +28,7 @@ extension Conversation {
             throw TransactionError(
                 .featureNotSupported, "DECLARE CURSOR must not contain data-modifying statements in WITH")
         }
-        let statement = try BoundStatement(
-            plan: planned.plan, catalog: planned.catalog, parameters: parameters, parameterTypes: types)
+        let statement = try BoundStatement(planned, parameters, types: types)
         cursorCount += 1
         let source = try await currentTransaction(isBlock: true).openCursor(statement, number: cursorCount)
         cursors[name] = Cursor(

@@ -136,8 +136,7 @@ extension Conversation {
         case .fetch(let name, _, isMove: false):
             guard let query = cursors[name]?.query else { return nil }
             return try await description(
-                of: PlannedStatement(query.plan, query.catalog),
-                types: query.parameterTypes)
+                of: query.planned, types: query.parameterTypes)
         case .query, .insert, .update, .delete, .merge, .explain:
             guard planned.plan.parameterCount <= Self.describedParametersMax else {
                 throw TransactionError(

@@ -10,8 +10,9 @@ extension Conversation {
         var done = 0
         defer { isImplicitBlock = false }
         do {
-            if let normalized = StatementNormalizer.normalize(text), let planned = await plan(normalized) {
-                return try await run(planned, normalized, of: text)
+            if let (planned, values) = await node.planWithoutLiterals(text, variables.settings.searchPath, transaction)
+            {
+                return try await run(planned, values, of: text)
             }
             while true {
                 // Planned one by one: a statement may change the schema for the next.
@@ -38,26 +39,19 @@ extension Conversation {
 
     // MARK: Without literals
 
-    /// A lone simple statement, its literals made parameters: the next one that differs in them alone is planned
-    /// already, here and on the shards. Nil for what can't be planned, whose error the text as it is will tell.
-    private func plan(_ normalized: StatementNormalizer.Normalized) async -> PlannedStatement? {
-        let planned = try? await node.plan(normalized.text, variables.settings.searchPath, transaction)
-        return planned?.count == 1 ? planned?[0] : nil
-    }
-
-    private func run(
-        _ planned: PlannedStatement, _ normalized: StatementNormalizer.Normalized, of text: String
-    ) async throws {
+    private func run(_ planned: PlannedStatement, _ values: [String], of text: String) async throws {
         do {
-            let values = normalized.values.map { SQLParameter.text($0) }
-            if let result = try await run(planned, values, isBlock: false, delivery: .streamed) {
+            let parameters = values.map { SQLParameter.text($0) }
+            if let result = try await run(planned, parameters, isBlock: false, delivery: .streamed) {
                 try await write(result, endsTransaction: true)
             } else {
                 try await endImplicitTransaction()
             }
         } catch var error as TransactionError {
             // As if the literals had been there.
-            if let position = error.reportFields[UInt8(ascii: "P")].flatMap({ Int($0) }) {
+            if let position = error.reportFields[UInt8(ascii: "P")].flatMap({ Int($0) }),
+                let normalized = StatementNormalizer.normalize(text)
+            {
                 error.reportFields[UInt8(ascii: "P")] = String(normalized.position(in: text, of: position))
             }
             if error.reportFields[UInt8(ascii: "W")]?.hasPrefix("unnamed portal parameter") == true {

@@ -5,8 +5,8 @@ import StatementRouting
 import TransactionCore
 import TransactionEngine
 
-/// A statement and how it is planned: what is kept of a text.
-struct PlannedStatement: Sendable {
+/// A statement and how it is planned: what is kept of a text. An object, since it has many parts and is passed on often.
+final class PlannedStatement: Sendable {
     let plan: StatementPlan
     let catalog: Catalog
     /// Why it can't be run; it has no plan then.
@@ -48,9 +48,7 @@ extension Conversation {
         case .query where !planned.plan.session.isEmpty:
             return try await runSessionQuery(planned, parameters, types, format, isBlock: isBlock)
         case .query, .insert, .update, .delete, .merge:
-            let statement = try BoundStatement(
-                plan: planned.plan, catalog: planned.catalog, parameters: parameters, parameterTypes: types,
-                resultFormat: format)
+            let statement = try BoundStatement(planned, parameters, types: types, resultFormat: format)
             let transaction = try currentTransaction(isBlock: isBlock)
             guard !transaction.modes.isBlock, let unlocked = try await unlocked(statement) else {
                 return try await transaction.run(statement, delivery)
@@ -96,8 +94,7 @@ extension Conversation {
             planned.plan.tables.allSatisfy({ $0.lock == nil })
         else { return nil }
         let unlocked = try BoundStatement(
-            plan: planned.plan, catalog: planned.catalog, parameters: statement.parameters,
-            parameterTypes: statement.parameterTypes, resultFormat: statement.resultFormat)
+            planned, statement.parameters, types: statement.parameterTypes, resultFormat: statement.resultFormat)
         return unlocked.isReadableInThePast ? unlocked : nil
     }
 

@@ -202,7 +202,7 @@ extension Conversation {
             bound: try variables.readBound())
         let begun = ClientTransaction(
             node.engine, node.catalogs, modes, settings: variables.settings, applied: node.applied
-        ) { connection, fields in self.assumeIsolated { $0.forward(fields, from: connection) } }
+        ) { connection, fields in self.onLoop { $0.forward(fields, from: connection) } }
         transaction = begun
         return begun
     }

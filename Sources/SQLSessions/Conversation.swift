@@ -1,4 +1,5 @@
 import DequeModule
+import EventLoops
 import Foundation
 import Gateway
 import Logging
@@ -14,7 +15,7 @@ import TransactionEngine
 ///
 /// Runs on the engine's event loop, where the shards' connections are too. Frames are worked off by one task, which
 /// ends when there are none: an idle client costs no task. Some are answered without one (``answerAtOnce()``).
-actor Conversation: ClientSession {
+actor Conversation: ClientSession, LoopActor {
     /// What Parse made. It is planned anew for each Bind, from the plan cache unless the schema has changed.
     struct PreparedStatement: Sendable {
         let text: String
@@ -72,6 +73,7 @@ actor Conversation: ClientSession {
     /// What is being answered without a task.
     var plainRead: LonePlainRead?
 
+    nonisolated var loop: EventLoops.EventLoop { node.engine.loop }
     nonisolated var unownedExecutor: UnownedSerialExecutor { node.engine.unownedExecutor }
 
     init(
@@ -85,22 +87,22 @@ actor Conversation: ClientSession {
     // MARK: The gateway's calls
 
     nonisolated func receive(_ frames: [FrontendFrame]) {
-        onLoop { $0.take(frames) }
+        perform { $0.take(frames) }
     }
 
     nonisolated func disconnected(_ departure: Departure) {
-        onLoop { $0.leave(departure) }
+        perform { $0.leave(departure) }
     }
 
     /// Stops the statement that runs, as a cancel request asks.
     nonisolated func cancel() {
-        onLoop { $0.stop() }
+        perform { $0.stop() }
     }
 
     /// At once when that is where the caller is: as a rule the gateway runs on the engine's loop, too.
-    private nonisolated func onLoop(_ body: @escaping @Sendable (isolated Conversation) -> Void) {
-        guard !node.engine.loop.isCurrent else { return assumeIsolated { body($0) } }
-        node.engine.loop.execute { self.assumeIsolated { body($0) } }
+    private nonisolated func perform(_ body: @escaping @Sendable (isolated Conversation) -> Void) {
+        guard !loop.isCurrent else { return onLoop(body) }
+        loop.execute { self.onLoop(body) }
     }
 
     private func take(_ frames: [FrontendFrame]) {

@@ -118,7 +118,7 @@ extension ShardConnection {
             }
         } onCancel: {
             loop.execute { [self] in
-                assumeIsolated { $0.interrupt(exchange, .cancelled) }
+                onLoop { $0.interrupt(exchange, .cancelled) }
             }
         }
         return try outcome.get()
@@ -266,7 +266,7 @@ extension ShardConnection {
             loop.removeTimer(timer.id)
         }
         let id = loop.addTimer(at: deadline) { [self] in
-            assumeIsolated { $0.checkDeadlines() }
+            onLoop { $0.checkDeadlines() }
         }
         timer = (id, deadline)
     }

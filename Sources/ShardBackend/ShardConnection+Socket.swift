@@ -3,7 +3,7 @@ import EventLoops
 
 extension ShardConnection: ReadinessHandler {
     package nonisolated func becameReady(_ readiness: Readiness) {
-        assumeIsolated { $0.ready(readiness) }
+        onLoop { $0.ready(readiness) }
     }
 
     private func ready(_ readiness: Readiness) {

@@ -46,14 +46,14 @@ public final class PlainRead: @unchecked Sendable {
     public func cancel() {
         switch state {
         case .waiting(let lease): lease?.cancel()
-        case .sent(let connection, let request): connection.assumeIsolated { $0.cancel(request) }
+        case .sent(let connection, let request): connection.onLoop { $0.cancel(request) }
         case .over: break
         }
     }
 
     fileprivate func begin() {
         let deadline = ContinuousClock.now + engine.configuration.admissionTimeout
-        let lease = readers.assumeIsolated { $0.lease(deadline: deadline) { [self] in leased($0) } }
+        let lease = readers.onLoop { $0.lease(deadline: deadline) { [self] in leased($0) } }
         if case .waiting = state { state = .waiting(lease) }
     }
 
@@ -63,19 +63,19 @@ public final class PlainRead: @unchecked Sendable {
         case .success(let leased): connection = leased
         case .failure(let error): return end(without(error))
         }
-        guard let timestamp = engine.assumeIsolated({ $0.plainReadTimestamp(on: shard) }) else {
-            readers.assumeIsolated { $0.giveBack(connection) }
+        guard let timestamp = engine.onLoop({ $0.plainReadTimestamp(on: shard) }) else {
+            readers.onLoop { $0.giveBack(connection) }
             return end(.undone)
         }
         let preparation = statement.preparation?(connection) ?? []
         let deadline = ContinuousClock.now + engine.configuration.statementTimeout
-        let request = connection.assumeIsolated {
+        let request = connection.onLoop {
             $0.begin(preparation + [statement.statement], deadline: deadline) { [self] outcome in
                 // Nobody knows what a session knows that was told in vain.
-                if case .failure = outcome, !preparation.isEmpty { connection.assumeIsolated { $0.close() } }
-                readers.assumeIsolated { $0.giveBack(connection) }
+                if case .failure = outcome, !preparation.isEmpty { connection.onLoop { $0.close() } }
+                readers.onLoop { $0.giveBack(connection) }
                 switch outcome {
-                case .success(let results): end(engine.assumeIsolated { $0.counted(results, at: timestamp, on: shard) })
+                case .success(let results): end(engine.onLoop { $0.counted(results, at: timestamp, on: shard) })
                 case .failure(let error): end(without(error))
                 }
             }
