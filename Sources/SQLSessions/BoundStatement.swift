@@ -80,7 +80,7 @@ struct BoundStatement: Sendable {
             return shards
         }
         switch plan.route.shards(for: bound, in: catalog.buckets) {
-        case .shards(let shards): return shards.sorted()
+        case .shards(let shards): return shards.count == 1 ? shards : shards.sorted()
         case .every: return catalog.buckets.shards.sorted()
         case .apart:
             return try onlyShard(
@@ -132,7 +132,7 @@ struct BoundStatement: Sendable {
     var tableNames: [String] { tables.sorted().map(\.description) }
 
     /// The tables whose definition the plan depends on.
-    var tables: Set<TableName> { Set(plan.tables.map(\.table)) }
+    var tables: Set<TableName> { planned.tables }
 }
 
 /// What a statement returned, of one shard or several.

@@ -95,7 +95,7 @@ actor ClientTransaction: LoopActor {
     ) async throws(TransactionError) -> StatementResult {
         try checkFunctions(of: statement)
         if statement.isLocking {
-            if statement.plan.isWrite {
+            if statement.plan.isWrite, !mayWrite {
                 try checkMayWrite(statement.plan.statement.text.prefix { $0.isLetter }.uppercased())
             }
             try checkMayLockRows(statement)
@@ -301,8 +301,10 @@ actor ClientTransaction: LoopActor {
         }
     }
 
+    private var mayWrite: Bool { !modes.isReadOnly && modes.bound == .strong }
+
     func checkMayWrite(_ command: String) throws(TransactionError) {
-        guard modes.isReadOnly || modes.bound != .strong else { return }
+        guard !mayWrite else { return }
         throw TransactionError(
             .readOnlyTransaction, "cannot execute \(command) in a read-only transaction",
             hint: modes.bound == .strong ? nil : "RESET meridian.read_staleness and meridian.read_timestamp to write")

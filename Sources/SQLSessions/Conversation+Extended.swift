@@ -47,11 +47,7 @@ extension Conversation {
 
     func bind(_ bind: FrontendMessage.Bind) async throws {
         guard let prepared = statements[bind.statement] else { throw Self.noStatement(bind.statement) }
-        let parameters = bind.parameters.enumerated().map { index, value -> SQLParameter in
-            guard let value else { return .null }
-            return bind.parameterFormat(at: index) == .binary
-                ? .bytes(Array(value.readableBytesView)) : .text(String(buffer: value))
-        }
+        let parameters = Self.parameters(of: bind)
         let planned = try await current(prepared)
         // A declared type makes a parameter, used or not.
         let expected = max(planned?.plan.parameterCount ?? 0, prepared.parameterTypes.count)
@@ -79,6 +75,14 @@ extension Conversation {
             planned: planned, parameters: parameters, parameterTypes: prepared.parameterTypes,
             formats: bind.resultFormats, expectedTypes: prepared.resultTypes)
         writer.bindComplete()
+    }
+
+    static func parameters(of bind: FrontendMessage.Bind) -> [SQLParameter] {
+        bind.parameters.enumerated().map { index, value in
+            guard let value else { return .null }
+            return bind.parameterFormat(at: index) == .binary
+                ? .bytes(Array(value.readableBytesView)) : .text(String(buffer: value))
+        }
     }
 
     /// How many columns it returns; none if it is no query.
@@ -146,7 +150,9 @@ extension Conversation {
             }
             let sql = SQLStatement(planned.plan.session.sql ?? planned.statement.text, parameterTypes: types)
             if let own = try await transaction?.describe(sql) { return own }
-            return try await node.engine.describe(clientStatement(sql))
+            let description = try await node.engine.describe(clientStatement(sql))
+            planned.described.withLock { $0 = (types, description) }
+            return description
         case .execute(let name, _):
             // That there is no such statement is said when it is run.
             guard statements[name] != nil else { return nil }

@@ -2,6 +2,7 @@ import Placement
 import PostgresWire
 import ShardBackend
 import StatementRouting
+import Synchronization
 import TransactionCore
 import TransactionEngine
 
@@ -13,10 +14,15 @@ final class PlannedStatement: Sendable {
     let refusal: StatementError?
     /// Of rows by their keys, and nothing else: it can be read without a task (``Conversation/answerAtOnce()``).
     let isPlainRead: Bool
+    /// The tables whose definition it depends on.
+    let tables: Set<TableName>
+    /// What a shard said that it takes and returns, its parameters being declared with these types.
+    let described = Mutex<(types: [UInt32], description: StatementDescription)?>(nil)
 
     init(_ plan: StatementPlan, _ catalog: Catalog, refusal: StatementError? = nil) {
         (self.plan, self.catalog, self.refusal) = (plan, catalog, refusal)
         isPlainRead = refusal == nil && plan.isPlainRead
+        tables = Set(plan.tables.map(\.table))
     }
 
     var statement: Statement { plan.statement }

@@ -36,7 +36,7 @@ actor Conversation: ClientSession, LoopActor {
     var variables: SessionVariables
     var writer = BackendWriter()
 
-    private var pending = Deque<FrontendFrame>()
+    private(set) var pending = Deque<FrontendFrame>()
     private(set) var isGone = false
     private(set) var isServing = false
     private(set) var serving: Task<Void, Never>?
@@ -72,6 +72,7 @@ actor Conversation: ClientSession, LoopActor {
     var cursorCount = 0
     /// What is being answered without a task.
     var plainRead: LonePlainRead?
+    private(set) lazy var plainReadPreparation = makePlainReadPreparation()
 
     nonisolated var loop: EventLoops.EventLoop { node.engine.loop }
     nonisolated var unownedExecutor: UnownedSerialExecutor { node.engine.unownedExecutor }
@@ -87,7 +88,8 @@ actor Conversation: ClientSession, LoopActor {
     // MARK: The gateway's calls
 
     nonisolated func receive(_ frames: [FrontendFrame]) {
-        perform { $0.take(frames) }
+        // As a rule: the gateway runs on the engine's loop, too.
+        if loop.isCurrent { onLoop { $0.take(frames) } } else { perform { $0.take(frames) } }
     }
 
     nonisolated func disconnected(_ departure: Departure) {
@@ -99,7 +101,7 @@ actor Conversation: ClientSession, LoopActor {
         perform { $0.stop() }
     }
 
-    /// At once when that is where the caller is: as a rule the gateway runs on the engine's loop, too.
+    /// At once when the caller is on the loop.
     private nonisolated func perform(_ body: @escaping @Sendable (isolated Conversation) -> Void) {
         guard !loop.isCurrent else { return onLoop(body) }
         loop.execute { self.onLoop(body) }
@@ -150,17 +152,12 @@ actor Conversation: ClientSession, LoopActor {
         if isGone { await end() } else { startIdleTimer() }
     }
 
-    /// The text of the only frame there is, a Query, if nothing is in the way of answering it.
-    var loneQuery: String? {
-        guard pending.count == 1, pending[0].kind == .query, pending[0].byteCount <= SessionNode.plannedTextBytesMax,
-            !skipsToSync, !isGone, !output.isBacklogged, case .query(let text)? = try? pending[0].decode()
-        else { return nil }
-        return text
-    }
+    /// Nothing is in the way of answering what is here.
+    var isAtRest: Bool { !skipsToSync && !hasFailedSinceSync && !isGone && !output.isBacklogged }
 
-    /// The frame in front has been answered, without a task.
-    func answeredLoneQuery() {
-        output.processed(bytes: pending.removeFirst().byteCount)
+    /// The frames in front have been answered, without a task.
+    func answeredAtOnce(frames count: Int) {
+        for _ in 0..<count { output.processed(bytes: pending.removeFirst().byteCount) }
         readyForQuery()
         flush()
         isServing = false
@@ -284,9 +281,9 @@ actor Conversation: ClientSession, LoopActor {
     }
 
     private func readyForQuery() {
-        if !block.isOpen { (portals, cursors) = ([:], [:]) }
+        if !block.isOpen, !portals.isEmpty || !cursors.isEmpty { (portals, cursors) = ([:], [:]) }
         hasFailedSinceSync = false
-        notices = [:]
+        if !notices.isEmpty { notices = [:] }
         activity.ended(isInBlock: block.isOpen)
         writer.readyForQuery(block.status)
     }

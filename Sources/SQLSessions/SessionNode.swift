@@ -29,7 +29,7 @@ public actor SessionNode: ClientSessionProvider, LoopActor {
     /// By process number; a session is taken out when its client is gone.
     private var sessions: [Int32: Conversation] = [:]
 
-    package nonisolated var loop: EventLoop { engine.loop }
+    public nonisolated var loop: EventLoop { engine.loop }
     public nonisolated var unownedExecutor: UnownedSerialExecutor { engine.unownedExecutor }
 
     /// Makes the node's part for clients over an engine that serves.

@@ -105,7 +105,8 @@ public actor ConnectionPool: LoopActor {
         carryOut(state.wait(place.waiter))
     }
 
-    private func leaseIdle() -> ShardConnection? {
+    /// Takes a connection if one is idle.
+    package func leaseIdle() -> ShardConnection? {
         while let id = state.leaseIdle(), let connection = connections[id] {
             meters.record(state.statistics)
             // The news that it ended may still be on its way.

@@ -9,6 +9,7 @@ public struct RawRows: ~Copyable {
     public let count: Int
     public let columnCount: Int
 
+    @usableFromInline
     init(_ result: OpaquePointer) {
         self.result = result
         count = Int(PQntuples(result))

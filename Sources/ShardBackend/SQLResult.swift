@@ -16,8 +16,9 @@ public struct SQLResult: Sendable {
     }
 
     /// Owns a libpq result, which nothing changes once it is handed out, so any thread may read it.
+    @usableFromInline
     final class Storage: @unchecked Sendable {
-        let pointer: OpaquePointer
+        @usableFromInline let pointer: OpaquePointer
         let columnCount: Int
 
         init(_ pointer: OpaquePointer) {
@@ -30,7 +31,7 @@ public struct SQLResult: Sendable {
         }
     }
 
-    let storage: Storage
+    @usableFromInline let storage: Storage
     /// What the columns are said to be, where that is not what the server said.
     private var ownFields: [ResultField]?
     /// The result whose tag this one has, where its rows were made of that one's.
@@ -89,6 +90,7 @@ public struct SQLResult: Sendable {
     }
 
     /// Lends the values of all rows as the server sent them.
+    @inlinable
     public func withRawRows<Value, Failure: Error>(
         _ body: (borrowing RawRows) throws(Failure) -> Value
     ) throws(Failure) -> Value {

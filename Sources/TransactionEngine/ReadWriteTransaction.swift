@@ -63,7 +63,7 @@ public actor ReadWriteTransaction: LockOwner, LoopActor {
         var isUnneeded = false
     }
 
-    package nonisolated var loop: EventLoop { engine.loop }
+    public nonisolated var loop: EventLoop { engine.loop }
     public nonisolated var unownedExecutor: UnownedSerialExecutor { engine.unownedExecutor }
 
     init(engine: TransactionEngine, number: UInt64, preparation: SessionPreparation?) {
