@@ -50,8 +50,7 @@ public final class EventLoop: SerialExecutor, TaskExecutor, @unchecked Sendable 
 
     // Everything below is touched on the loop's thread only.
     private var queue = Deque<Work>()
-    /// By the socket's number.
-    private var handlers: [(any ReadinessHandler)?] = []
+    private var handlers: [Int32: any ReadinessHandler] = [:]
     private var timers = TimerQueue()
 
     /// Starts the thread.
@@ -199,10 +198,9 @@ public final class EventLoop: SerialExecutor, TaskExecutor, @unchecked Sendable 
             shared.inbox.removeAll(keepingCapacity: true)
         }
         for event in events.prefix(count) {
-            let descriptor = Int(event.data.fd)
+            let descriptor = event.data.fd
             // An earlier callback of this batch may have closed the socket. Should a new one have got its number, it
             // merely hears of what is not so; every handler puts up with that, since it looks for itself.
-            guard descriptor < handlers.count else { continue }
             handlers[descriptor]?.becameReady(Readiness(epollEvents: event.events))
         }
         for body in timers.takeDue() { body() }
@@ -226,9 +224,7 @@ public final class EventLoop: SerialExecutor, TaskExecutor, @unchecked Sendable 
     ///
     /// Level-triggered, so that one `recv` per event is enough. Loop's thread only.
     package func watch(_ descriptor: Int32, for interest: Readiness, handler: any ReadinessHandler) {
-        let place = Int(descriptor)
-        while handlers.count <= place { handlers.append(nil) }
-        handlers[place] = handler
+        handlers[descriptor] = handler
         // libpq closes a socket and opens another of the same number when it goes to the next host.
         if control(EPOLL_CTL_MOD, descriptor, events: interest.epollEvents) == ENOENT {
             _ = control(EPOLL_CTL_ADD, descriptor, events: interest.epollEvents)
@@ -237,9 +233,7 @@ public final class EventLoop: SerialExecutor, TaskExecutor, @unchecked Sendable 
 
     /// Ends ``watch(_:for:handler:)``. Loop's thread only, and before the socket is closed.
     package func unwatch(_ descriptor: Int32) {
-        let place = Int(descriptor)
-        guard place < handlers.count, handlers[place] != nil else { return }
-        handlers[place] = nil
+        guard handlers.removeValue(forKey: descriptor) != nil else { return }
         _ = control(EPOLL_CTL_DEL, descriptor, events: 0)
     }
 

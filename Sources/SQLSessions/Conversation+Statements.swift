@@ -6,7 +6,8 @@ import Synchronization
 import TransactionCore
 import TransactionEngine
 
-/// A statement and how it is planned: what is kept of a text. An object, since it has many parts and is passed on often.
+/// A statement and how it is planned: what is kept of a text. An object, since it has many parts and is passed on
+/// often.
 final class PlannedStatement: Sendable {
     let plan: StatementPlan
     let catalog: Catalog

@@ -148,8 +148,9 @@ public actor SessionNode: ClientSessionProvider, LoopActor {
         return planned?.count == 1 ? planned?[0] : nil
     }
 
-    /// A lone simple statement, its literals made parameters: one that differs from it in them alone is planned by then,
-    /// here and on the shards. Nil for what has none, and for what can't be planned, whose error the text as it is tells.
+    /// A lone simple statement, its literals made parameters: one that differs from it in them alone is planned by
+    /// then, here and on the shards. Nil for what has none, and for what can't be planned, whose error the text as it
+    /// is tells.
     func planWithoutLiterals(
         _ text: String, _ searchPath: [String], _ transaction: ClientTransaction?
     ) async -> (planned: PlannedStatement, values: [String])? {
@@ -161,10 +162,13 @@ public actor SessionNode: ClientSessionProvider, LoopActor {
         return (planned[0], normalized.values)
     }
 
-    /// The same if the plan is known and would be made the same way now.
+    /// The same if the plan is known and would be made the same way now. Not of long texts, which would have to be
+    /// compared with several shapes.
     func knownWithoutLiterals(_ text: String, _ searchPath: [String]) -> (planned: PlannedStatement, values: [String])?
     {
-        guard let version = catalogs.onLoop({ $0.settledNow?.version }) else { return nil }
+        guard text.utf8.count <= Self.plannedTextBytesMax,
+            let version = catalogs.onLoop({ $0.settledNow?.version })
+        else { return nil }
         let found = shapes.find(text) { $0.planned.catalog.version == version && $0.searchPath == searchPath }
         if let found { return (found.known.planned, found.values) }
         guard let normalized = StatementNormalizer.normalize(text),

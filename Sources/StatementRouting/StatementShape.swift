@@ -5,7 +5,7 @@
 /// kind. What else the normalizer goes by are the tokens between them, and where a token begins and ends depends on no
 /// literal's value; so what it would make of the text is the same.
 public struct StatementShape: Sendable {
-    /// A literal: how it was read, and what stands before it.
+    /// A literal: how it was read, and the bytes between the one before and it.
     private struct Literal {
         let gap: Range<Int>
         let kind: TokenKind
@@ -13,31 +13,38 @@ public struct StatementShape: Sendable {
         let cast: ParameterCast
     }
 
+    /// The text without its literals.
     private let bytes: [UInt8]
     private let literals: [Literal]
+    /// The bytes behind the last literal.
     private let rest: Range<Int>
 
     /// Makes the shape of a statement and what was made of it.
     public init(of text: String, _ normalized: StatementNormalizer.Normalized) {
-        let bytes = Array(text.utf8)
-        var literals: [Literal] = []
-        var position = 0
-        bytes.withUnsafeBufferPointer { bytes in
+        var (bytes, literals): ([UInt8], [Literal]) = ([], [])
+        rest = text.withBytes { text in
+            var position = 0
+            func takeGap(to end: Int) -> Range<Int> {
+                let start = bytes.count
+                bytes += text[position..<end]
+                return start..<bytes.count
+            }
             for range in normalized.replaced.map(\.literal) {
-                guard let read = bytes.literal(at: range.lowerBound) else {
-                    preconditionFailure("no literal at byte \(range.lowerBound) of \(text)")
+                guard let read = text.literal(at: range.lowerBound) else {
+                    preconditionFailure("no literal at byte \(range.lowerBound)")
                 }
                 literals.append(
                     Literal(
-                        gap: position..<range.lowerBound, kind: read.token.kind, isSigned: read.isSigned,
-                        cast: bytes.parameter(read).cast))
+                        gap: takeGap(to: range.lowerBound), kind: read.token.kind, isSigned: read.isSigned,
+                        cast: text.parameter(read).cast))
                 position = range.upperBound
             }
+            return takeGap(to: text.count)
         }
-        (self.bytes, self.literals, rest) = (bytes, literals, position..<bytes.count)
+        (self.bytes, self.literals) = (bytes, literals)
     }
 
-    /// The values of the literals of a text, as ``StatementNormalizer/normalize(_:)`` gives them; nil for a text of another
+    /// The values of a text's literals, as ``StatementNormalizer/normalize(_:)`` gives them; nil for a text of another
     /// shape.
     public func values(of text: String) -> [String]? {
         text.withBytes { text in
