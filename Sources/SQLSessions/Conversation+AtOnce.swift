@@ -12,9 +12,7 @@ import TransactionEngine
 extension Conversation {
     /// Answers the frames that are here, now or later; false when a task must.
     func answerAtOnce() -> Bool {
-        guard transaction == nil, !block.isOpen, isAtRest, let first = pending.first else {
-            return false
-        }
+        guard transaction == nil, !block.isOpen, isAtRest, let first = pending.first else { return false }
         switch first.kind {
         case .query:
             guard pending.count == 1, first.byteCount <= SessionNode.plannedTextBytesMax,
@@ -36,9 +34,7 @@ extension Conversation {
     }
 
     private func beginBlock(_ text: String) -> Bool {
-        guard case .transaction(.begin(let modes))? = knownPlan(text)?.statement.kind else {
-            return false
-        }
+        guard case .transaction(.begin(let modes))? = knownPlan(text)?.statement.kind else { return false }
         forgetUnnamed()
         activity.began(text)
         beginBlock(modes)
@@ -69,8 +65,7 @@ extension Conversation {
 
     private func beginPlainRead(_ text: String) -> Bool {
         let searchPath = variables.settings.searchPath
-        guard let (planned, values) = node.onLoop({ $0.knownWithoutLiterals(text, searchPath) }),
-            planned.isPlainRead,
+        guard let (planned, values) = node.onLoop({ $0.knownWithoutLiterals(text, searchPath) }), planned.isPlainRead,
             let statement = try? BoundStatement(planned, values.map { .text($0) }),
             let read = plainRead(of: statement)
         else { return false }
@@ -82,9 +77,7 @@ extension Conversation {
 
     /// The read of a statement, which is yet to begin; nil when it can't be read so.
     private func plainRead(of statement: BoundStatement) -> PlainRead? {
-        guard variables.isReadPlain, let shards = try? statement.shards(), shards.count == 1 else {
-            return nil
-        }
+        guard variables.isReadPlain, let shards = try? statement.shards(), shards.count == 1 else { return nil }
         let preparation = plainReadPreparation
         return node.engine.onLoop {
             $0.plainRead(of: statement.sql, on: shards[0], preparing: preparation) { [self] outcome in
@@ -115,8 +108,7 @@ extension Conversation {
         plainRead = nil
         switch outcome {
         case .rows(let result)
-        where node.catalogs.onLoop({ $0.isNewest(plain.planned.catalog) })
-            && plain.execution?.expects(result) != false:
+        where node.catalogs.onLoop({ $0.isNewest(plain.planned.catalog) }) && plain.execution?.expects(result) != false:
             for notice in plain.notices { forward(notice) }
             write(result, plain.execution)
             answeredAtOnce(frames: plain.execution?.frameCount ?? 1)
@@ -133,14 +125,13 @@ extension Conversation {
 
     /// Writes rows as they came, all in one format.
     private func write(_ result: SQLResult, _ execution: LoneExecution?) {
-        if execution != nil { writer.bindComplete() }
-        if let description = execution?.description { writer.rowDescription(description) }
+        if let execution {
+            writer.bindComplete()
+            if let description = execution.description { writer.rowDescription(description) }
+        } else {
+            writer.rowDescription(Self.descriptions(result.fields))
+        }
         result.withRawRows { rows in
-            if execution == nil {
-                writer.beginRowDescription(fields: rows.columnCount)
-                for column in 0..<rows.columnCount { writer.field(rows.field(column)) }
-                writer.endRowDescription()
-            }
             for row in 0..<rows.count { writer.dataRow(columns: rows.columnCount) { rows[row, $0] } }
         }
         result.withCommandTagBytes { writer.commandComplete($0) }
@@ -164,13 +155,10 @@ extension Conversation {
         /// The types of the columns as the client was told them before; nil when it was not.
         let toldTypes: [UInt32]?
 
-        /// What is not is told by the usual path, and so is a result without columns.
+        /// A result that is another is told by the usual path, and so is one without columns.
         func expects(_ result: SQLResult) -> Bool {
-            guard result.columnCount > 0 else { return false }
-            return result.withRawRows { rows in
-                toldTypes.map { rows.hasTypes($0) } != false
-                    && description.map { rows.hasTypes($0.map(\.type)) } != false
-            }
+            let types = result.fields.map(\.typeOID)
+            return !types.isEmpty && (toldTypes ?? types) == types && (description?.map(\.type) ?? types) == types
         }
     }
 
@@ -205,28 +193,12 @@ extension Conversation {
     /// The Bind of a lone execution; nil when that is not what is here.
     private var loneBind: (bind: FrontendMessage.Bind, isDescribed: Bool)? {
         let count = pending.count
-        guard count == 3 || count == 4, pending[count - 1].kind == .sync,
-            pending[count - 2].kind == .execute,
+        guard count == 3 || count == 4, pending[count - 1].kind == .sync, pending[count - 2].kind == .execute,
             case .bind(let bind)? = try? pending[0].decode(), bind.portal.isEmpty,
             case .execute(let execute)? = try? pending[count - 2].decode(), execute.portal.isEmpty,
             execute.rowsMax <= 0, count == 3 || (try? pending[1].decode()) == .describe(.portal("")),
             (try? pending[count - 1].decode()) != nil
         else { return nil }
         return (bind, count == 4)
-    }
-}
-
-extension RawRows {
-    fileprivate func hasTypes(_ types: [UInt32]) -> Bool {
-        columnCount == types.count && types.indices.allSatisfy { field($0).typeOID == types[$0] }
-    }
-}
-
-extension BackendWriter {
-    fileprivate mutating func field(_ field: RawField) {
-        self.field(
-            name: field.name, table: field.tableOID, attribute: field.columnNumber, type: field.typeOID,
-            typeSize: field.typeSize, typeModifier: field.typeModifier,
-            format: field.isBinary ? .binary : .text)
     }
 }

@@ -1,5 +1,4 @@
 import CLibPQ
-import Glibc
 
 /// Values as the server sent them, where libpq put them: nothing is copied, decoded or allocated.
 ///
@@ -9,7 +8,6 @@ public struct RawRows: ~Copyable {
     public let count: Int
     public let columnCount: Int
 
-    @usableFromInline
     init(_ result: OpaquePointer) {
         self.result = result
         count = Int(PQntuples(result))
@@ -21,34 +19,6 @@ public struct RawRows: ~Copyable {
         precondition(row >= 0 && row < count, "row \(row) of \(count)")
         precondition(column >= 0 && column < columnCount, "column \(column) of \(columnCount)")
         return rawValue(result, Int32(row), Int32(column))
-    }
-
-    /// What the server says about a column.
-    public func field(_ column: Int) -> RawField {
-        precondition(column >= 0 && column < columnCount, "column \(column) of \(columnCount)")
-        return RawField(result, Int32(column))
-    }
-}
-
-/// What PostgreSQL says about a column, as ``ResultField``, its name being where libpq put it.
-public struct RawField {
-    public let name: UnsafeRawBufferPointer
-    public let tableOID: UInt32
-    public let columnNumber: Int16
-    public let typeOID: UInt32
-    public let typeSize: Int16
-    public let typeModifier: Int32
-    public let isBinary: Bool
-
-    init(_ result: OpaquePointer, _ column: Int32) {
-        let name = PQfname(result, column)
-        self.name = UnsafeRawBufferPointer(start: name, count: name.map { strlen($0) } ?? 0)
-        tableOID = PQftable(result, column)
-        columnNumber = Int16(truncatingIfNeeded: PQftablecol(result, column))
-        typeOID = PQftype(result, column)
-        typeSize = Int16(truncatingIfNeeded: PQfsize(result, column))
-        typeModifier = PQfmod(result, column)
-        isBinary = PQfformat(result, column) == 1
     }
 }
 

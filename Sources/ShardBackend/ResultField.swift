@@ -31,16 +31,16 @@ public struct ResultField: Hashable, Sendable {
 
     /// All columns of a libpq result.
     static func all(of result: OpaquePointer) -> [ResultField] {
-        (0..<PQnfields(result)).map { ResultField(RawField(result, $0)) }
-    }
-}
-
-extension ResultField {
-    fileprivate init(_ field: RawField) {
-        self.init(
-            name: String(decoding: field.name, as: UTF8.self), tableOID: field.tableOID,
-            columnNumber: field.columnNumber, typeOID: field.typeOID, typeSize: field.typeSize,
-            typeModifier: field.typeModifier, isBinary: field.isBinary)
+        (0..<PQnfields(result)).map { column in
+            ResultField(
+                name: String(cString: PQfname(result, column)),
+                tableOID: PQftable(result, column),
+                columnNumber: Int16(truncatingIfNeeded: PQftablecol(result, column)),
+                typeOID: PQftype(result, column),
+                typeSize: Int16(truncatingIfNeeded: PQfsize(result, column)),
+                typeModifier: PQfmod(result, column),
+                isBinary: PQfformat(result, column) == 1)
+        }
     }
 }
 

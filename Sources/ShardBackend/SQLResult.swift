@@ -16,9 +16,8 @@ public struct SQLResult: Sendable {
     }
 
     /// Owns a libpq result, which nothing changes once it is handed out, so any thread may read it.
-    @usableFromInline
     final class Storage: @unchecked Sendable {
-        @usableFromInline let pointer: OpaquePointer
+        let pointer: OpaquePointer
         let columnCount: Int
 
         init(_ pointer: OpaquePointer) {
@@ -31,7 +30,7 @@ public struct SQLResult: Sendable {
         }
     }
 
-    @usableFromInline let storage: Storage
+    let storage: Storage
     /// What the columns are said to be, where that is not what the server said.
     private var ownFields: [ResultField]?
     /// The result whose tag this one has, where its rows were made of that one's.
@@ -90,7 +89,6 @@ public struct SQLResult: Sendable {
     }
 
     /// Lends the values of all rows as the server sent them.
-    @inlinable
     public func withRawRows<Value, Failure: Error>(
         _ body: (borrowing RawRows) throws(Failure) -> Value
     ) throws(Failure) -> Value {
