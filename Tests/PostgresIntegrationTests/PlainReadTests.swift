@@ -99,14 +99,14 @@ import TransactionCore
                 for read in reads { #expect(try await read.end.rows?[0].int64(0) == 7) }
 
                 // More than a thread's stack would hold, were each called by the one before.
-                async let first = engine.readPlainly(sleep, on: shard)
-                try await engine.loop.sleep(until: .now + .milliseconds(100))
+                let long = ClientStatement("SELECT pg_sleep(60)", searchPath: [])
+                let first = try await engine.beginWaiting(long, on: shard)
                 reads = try await engine.beginLine(of: 20_000, number, on: shard)
                 gate.arm()
                 let transfer = Task { try await bank.transfer(10, from: 0, to: 1) }
                 _ = try await gate.arrival()
+                #expect(await first.cancelled().isUndone)
                 for read in reads { #expect(await read.end.isUndone) }
-                #expect(await first.isUndone)
                 gate.open()
                 _ = try await transfer.value
             }
