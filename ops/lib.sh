@@ -49,6 +49,12 @@ meridian_require_swift() {
         meridian_fail "there is no Swift" "install Swift 6.1 or newer: https://swift.org/install"
 }
 
+# Builds a program as it is to be run and measured: meridian_build_release PRODUCT. With Swift's runtime linked in, a
+# statement takes a node an eighth less than with its shared libraries.
+meridian_build_release() {
+    swift build --configuration release --static-swift-stdlib --product "$1" >&2
+}
+
 # Everything that building and running Meridian takes.
 meridian_require_everything() {
     meridian_require_swift

@@ -93,8 +93,8 @@ public final class ClientOutput: Sendable {
 
     /// What to send next, if the channel takes more.
     func next(channelTakesMore: Bool) -> OutputQueue.Next {
-        let next = queue.withLock { $0.next(channelTakesMore: channelTakesMore) }
-        answerWaiters()
+        let (next, answered) = queue.withLock { ($0.next(channelTakesMore: channelTakesMore), $0.takeAnswered()) }
+        resume(answered)
         return next
     }
 
@@ -115,7 +115,11 @@ public final class ClientOutput: Sendable {
     }
 
     private func answerWaiters() {
-        guard let (waiters, answer) = queue.withLock({ $0.takeAnswered() }) else { return }
+        resume(queue.withLock { $0.takeAnswered() })
+    }
+
+    private func resume(_ answered: (waiters: [OutputQueue.Waiter], answer: Bool)?) {
+        guard let (waiters, answer) = answered else { return }
         for waiter in waiters { waiter.continuation.resume(returning: answer) }
     }
 }

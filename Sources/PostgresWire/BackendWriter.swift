@@ -47,8 +47,8 @@ public struct BackendWriter: Sendable {
     /// Where the row or description under way begins, and how many columns it lacks.
     private var open: (start: Int, columnsLeft: Int)?
 
-    /// Makes a writer whose buffers begin with `capacity` bytes.
-    public init(capacity: Int = 4_096) {
+    /// Makes a writer whose buffers begin with `capacity` bytes. By default it is the most that glibc keeps at hand.
+    public init(capacity: Int = 1_024) {
         self.capacity = capacity
         buffer = ByteBufferAllocator().buffer(capacity: capacity)
     }

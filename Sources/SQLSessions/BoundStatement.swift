@@ -5,9 +5,7 @@ import TransactionCore
 
 /// A statement with the values of its parameters: what Execute runs.
 struct BoundStatement: Sendable {
-    let plan: StatementPlan
-    /// What it was planned by.
-    let catalog: Catalog
+    let planned: PlannedStatement
     var parameters: [SQLParameter]
     /// The types that the client declared; 0 where it left them to the server.
     var parameterTypes: [UInt32]
@@ -15,17 +13,22 @@ struct BoundStatement: Sendable {
 
     /// Throws 42P02 for a parameter without a value: of the simple protocol, or of the query within another statement.
     init(
-        plan: StatementPlan, catalog: Catalog, parameters: [SQLParameter] = [], parameterTypes: [UInt32] = [],
+        _ planned: PlannedStatement, _ parameters: [SQLParameter] = [], types parameterTypes: [UInt32] = [],
         resultFormat: SQLStatement.Format = .text
     ) throws(TransactionError) {
-        guard plan.parameterCount <= parameters.count else {
+        guard planned.plan.parameterCount <= parameters.count else {
             throw TransactionError(
                 .undefinedParameter, "there is no parameter $\(parameters.count + 1)",
                 hint: "bind parameters by the extended query protocol")
         }
-        (self.plan, self.catalog, self.parameters) = (plan, catalog, parameters)
+        (self.planned, self.parameters) = (planned, parameters)
         (self.parameterTypes, self.resultFormat) = (parameterTypes, resultFormat)
     }
+
+    var plan: StatementPlan { planned.plan }
+
+    /// What it was planned by.
+    var catalog: Catalog { planned.catalog }
 
     /// The statement as it was written.
     var sql: SQLStatement {
@@ -78,7 +81,7 @@ struct BoundStatement: Sendable {
             return shards
         }
         switch plan.route.shards(for: bound, in: catalog.buckets) {
-        case .shards(let shards): return shards.sorted()
+        case .shards(let shards): return shards.count == 1 ? shards : shards.sorted()
         case .every: return catalog.buckets.shards.sorted()
         case .apart:
             return try onlyShard(
@@ -141,7 +144,7 @@ struct BoundStatement: Sendable {
     var tableNames: [String] { tables.sorted().map(\.description) }
 
     /// The tables, shared with others, whose definition the plan depends on.
-    var tables: Set<TableName> { Set(plan.tables.map(\.table).filter { !$0.isTemporary }) }
+    var tables: Set<TableName> { planned.tables }
 }
 
 /// What a statement returned, of one shard or several.

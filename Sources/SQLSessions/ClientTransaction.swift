@@ -1,3 +1,4 @@
+import EventLoops
 import Placement
 import ShardBackend
 import StatementRouting
@@ -14,7 +15,7 @@ import TwoPhaseCommit
 /// 3. A ROLLBACK TO gives locks up: what was read since the savepoint is locked and compared again.
 ///
 /// All locks are held until the transaction's end, so its timestamp, chosen then, is right for all it read and wrote.
-actor ClientTransaction {
+actor ClientTransaction: LoopActor {
     struct Modes: Sendable {
         var isReadOnly = false
         /// Several statements may follow: reads must be remembered.
@@ -61,6 +62,7 @@ actor ClientTransaction {
     /// What statements were planned by, with the tables that they used.
     private var plannedBy: [(catalog: Catalog, tables: Set<TableName>)] = []
 
+    nonisolated var loop: EventLoop { engine.loop }
     nonisolated var unownedExecutor: UnownedSerialExecutor { engine.unownedExecutor }
 
     init(
@@ -78,7 +80,7 @@ actor ClientTransaction {
         let (settings, applied, notices) = (settings, applied, notices)
         return { connection in
             // Until the pool has it back.
-            connection.assumeIsolated { $0.setNoticeHandler { [unowned connection] in notices(connection, $0) } }
+            connection.onLoop { $0.setNoticeHandler { [unowned connection] in notices(connection, $0) } }
             return applied.statements(bringing: connection, to: settings)
         }
     }
@@ -135,7 +137,9 @@ actor ClientTransaction {
     /// Temporary tables are nobody else's: what uses nothing else needs no lock, and leaves the snapshot to the rest.
     func sessions(for statement: BoundStatement) async throws(TransactionError) -> ReadWriteTransaction? {
         let plan = statement.plan
-        if plan.changesSharedTables { try checkMayWrite(plan.statement.text.prefix { $0.isLetter }.uppercased()) }
+        if plan.changesSharedTables, !mayWrite {
+            try checkMayWrite(plan.statement.text.prefix { $0.isLetter }.uppercased())
+        }
         try checkMayLockRows(statement)
         guard plan.usesTemporaryTables else {
             return statement.isLocking ? try await lockingTransaction(for: statement) : writer
@@ -224,7 +228,7 @@ actor ClientTransaction {
         // What the client has read in part counts from the first row on.
         let number = reads.count
         let stream = try await stream(statement, sessions) { digest in
-            self.assumeIsolated { $0.reads[number].extent = digest.map { .all($0) } ?? .broken }
+            self.onLoop { $0.reads[number].extent = digest.map { .all($0) } ?? .broken }
         }
         // Under locks there is no snapshot to compare with.
         if stream != nil { reads.append(RecordedRead(statement: statement, extent: writer == nil ? .some : .broken)) }
@@ -375,8 +379,10 @@ actor ClientTransaction {
         }
     }
 
+    private var mayWrite: Bool { !modes.isReadOnly && modes.bound == .strong }
+
     func checkMayWrite(_ command: String) throws(TransactionError) {
-        guard modes.isReadOnly || modes.bound != .strong else { return }
+        guard !mayWrite else { return }
         throw TransactionError(
             .readOnlyTransaction, "cannot execute \(command) in a read-only transaction",
             hint: modes.bound == .strong ? nil : "RESET meridian.read_staleness and meridian.read_timestamp to write")

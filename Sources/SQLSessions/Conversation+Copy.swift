@@ -93,7 +93,7 @@ extension Conversation {
 
     private func copyOut(_ planned: PlannedStatement, _ command: CopyCommand, isBlock: Bool) async throws -> Int {
         let query = try await query(of: planned, command)
-        let statement = try BoundStatement(plan: query.plan, catalog: query.catalog)
+        let statement = try BoundStatement(query)
         let transaction = try currentTransaction(isBlock: isBlock)
         var output = CopyOutput(command)
         if try await transaction.canCopyOut(statement) {

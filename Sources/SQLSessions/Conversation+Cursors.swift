@@ -20,8 +20,7 @@ extension Conversation {
                 .featureNotSupported, "DECLARE CURSOR must not contain data-modifying statements in WITH")
         }
         let statement = try BoundStatement(
-            plan: planned.plan, catalog: planned.catalog, parameters: parameters, parameterTypes: types,
-            resultFormat: options.contains(.binary) ? .binary : .text)
+            planned, parameters, types: types, resultFormat: options.contains(.binary) ? .binary : .text)
         cursorCount += 1
         let transaction = try currentTransaction(isBlock: true)
         let source: Cursor.Source =

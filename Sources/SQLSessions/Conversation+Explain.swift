@@ -14,8 +14,7 @@ extension Conversation {
         let inner = try await explained(explanation)
         guard let inner else { throw TransactionError(.syntaxError, "there is nothing to explain") }
         let bound = try BoundStatement(
-            plan: inner.statement.plan, catalog: inner.statement.catalog,
-            parameters: inner.parameters ?? parameters, parameterTypes: inner.types ?? types)
+            inner.statement, inner.parameters ?? parameters, types: inner.types ?? types)
         guard inner.statement.plan.session.isEmpty else {
             throw TransactionError(
                 .featureNotSupported, "a query of Meridian's own relations or settings can't be explained",

@@ -47,11 +47,7 @@ extension Conversation {
 
     func bind(_ bind: FrontendMessage.Bind) async throws {
         guard let prepared = statements[bind.statement] else { throw Self.noStatement(bind.statement) }
-        let parameters = bind.parameters.enumerated().map { index, value -> SQLParameter in
-            guard let value else { return .null }
-            return bind.parameterFormat(at: index) == .binary
-                ? .bytes(Array(value.readableBytesView)) : .text(String(buffer: value))
-        }
+        let parameters = Self.parameters(of: bind)
         let planned = try await current(prepared)
         // A declared type makes a parameter, used or not.
         let expected = max(planned?.plan.parameterCount ?? 0, prepared.parameterTypes.count)
@@ -79,6 +75,14 @@ extension Conversation {
             planned: planned, parameters: parameters, parameterTypes: prepared.parameterTypes,
             formats: bind.resultFormats, expectedTypes: prepared.resultTypes)
         writer.bindComplete()
+    }
+
+    static func parameters(of bind: FrontendMessage.Bind) -> [SQLParameter] {
+        bind.parameters.enumerated().map { index, value in
+            guard let value else { return .null }
+            return bind.parameterFormat(at: index) == .binary
+                ? .bytes(Array(value.readableBytesView)) : .text(String(buffer: value))
+        }
     }
 
     /// How many columns it returns; none if it is no query.
@@ -124,15 +128,14 @@ extension Conversation {
     /// A cursor that was declared is a portal, too.
     private func describeCursor(_ name: String) async throws {
         guard let cursor = cursors[name] else { throw Self.noPortal(name) }
-        try checkBlock(allows: PlannedStatement(cursor.query.plan, cursor.query.catalog))
+        try checkBlock(allows: cursor.query.planned)
         let description = try await description(ofCursor: cursor)
         describe(Self.descriptions(description?.fields ?? []), cursor.isBinary ? [.binary] : [])
     }
 
     private func description(ofCursor cursor: Cursor) async throws -> StatementDescription? {
         if let kept = cursor.keptFields { return StatementDescription(fields: kept) }
-        let query = cursor.query
-        return try await description(of: PlannedStatement(query.plan, query.catalog), types: query.parameterTypes)
+        return try await description(of: cursor.query.planned, types: cursor.query.parameterTypes)
     }
 
     private func describeRows(
@@ -166,7 +169,9 @@ extension Conversation {
                 isPrepared: temporaries == nil)
             if let own = try await transaction?.describe(sql) { return own }
             if let temporaries { return try await node.engine.describe(clientStatement(sql), in: temporaries.session) }
-            return try await node.engine.describe(clientStatement(sql))
+            let description = try await node.engine.describe(clientStatement(sql))
+            planned.described.withLock { $0 = (types, description) }
+            return description
         case .execute(let name, _):
             // That there is no such statement is said when it is run.
             guard statements[name] != nil else { return nil }

@@ -84,7 +84,7 @@ extension Conversation {
         else {
             throw TransactionError(.featureNotSupported, "cannot use subquery in EXECUTE parameter")
         }
-        let bound = try BoundStatement(plan: planned.plan, catalog: planned.catalog)
+        let bound = try BoundStatement(planned)
         let result = try await currentTransaction(isBlock: true).run(bound)
         guard let row = result.parts.first?.first else { return [] }
         var values: [SQLParameter] = []

@@ -55,8 +55,8 @@ extension Conversation {
         }
         if let refusal = plans[0].refusal { throw refusal }
         return try BoundStatement(
-            plan: plans[0].plan, catalog: plans[0].catalog, parameters: sql.parameters.map { parameters[$0 - 1] },
-            parameterTypes: sql.parameters.map { $0 <= types.count ? types[$0 - 1] : 0 }, resultFormat: format)
+            plans[0], sql.parameters.map { parameters[$0 - 1] },
+            types: sql.parameters.map { $0 <= types.count ? types[$0 - 1] : 0 }, resultFormat: format)
     }
 
     /// Types whose texts any column reads as it would read the value: `text` and its kin, whole numbers, `uuid`.

@@ -10,8 +10,8 @@ extension Conversation {
         var done = 0
         defer { isImplicitBlock = false }
         do {
-            if let normalized = StatementNormalizer.normalize(text), let planned = await plan(normalized) {
-                return try await run(planned, normalized, of: text)
+            if let (planned, values) = await planWithoutLiterals(text) {
+                return try await run(planned, values, of: text)
             }
             while true {
                 // Planned one by one: a statement may change the schema for the next.
@@ -39,26 +39,34 @@ extension Conversation {
 
     // MARK: Without literals
 
-    /// A lone simple statement, its literals made parameters: the next one that differs in them alone is planned
-    /// already, here and on the shards. Nil for what can't be planned, whose error the text as it is will tell.
-    private func plan(_ normalized: StatementNormalizer.Normalized) async -> PlannedStatement? {
-        let planned = try? await plans(of: normalized.text)
-        return planned?.count == 1 ? planned?[0] : nil
+    /// A lone simple statement, its literals made parameters: one that differs from it in them alone is planned by
+    /// then, here and on the shards. Nil for what has none, and for what can't be planned, whose error the text as it
+    /// is tells.
+    private func planWithoutLiterals(_ text: String) async -> (planned: PlannedStatement, values: [String])? {
+        // What all sessions see alike is known by its shape.
+        if temporaries == nil, await transaction?.ownCatalog == nil {
+            let searchPath = variables.settings.searchPath
+            if let known = node.onLoop({ $0.knownWithoutLiterals(text, searchPath) }) { return known }
+        }
+        guard let normalized = StatementNormalizer.normalize(text),
+            let planned = try? await plans(of: normalized.text), planned.count == 1
+        else { return nil }
+        return (planned[0], normalized.values)
     }
 
-    private func run(
-        _ planned: PlannedStatement, _ normalized: StatementNormalizer.Normalized, of text: String
-    ) async throws {
+    private func run(_ planned: PlannedStatement, _ values: [String], of text: String) async throws {
         do {
-            let values = normalized.values.map { SQLParameter.text($0) }
-            if let result = try await run(planned, values, isBlock: false, delivery: .streamed) {
+            let parameters = values.map { SQLParameter.text($0) }
+            if let result = try await run(planned, parameters, isBlock: false, delivery: .streamed) {
                 try await write(result, endsTransaction: true)
             } else {
                 try await endImplicitTransaction()
             }
         } catch var error as TransactionError {
             // As if the literals had been there.
-            if let position = error.reportFields[UInt8(ascii: "P")].flatMap({ Int($0) }) {
+            if let position = error.reportFields[UInt8(ascii: "P")].flatMap({ Int($0) }),
+                let normalized = StatementNormalizer.normalize(text)
+            {
                 error.reportFields[UInt8(ascii: "P")] = String(normalized.position(in: text, of: position))
             }
             if error.reportFields[UInt8(ascii: "W")]?.hasPrefix("unnamed portal parameter") == true {

@@ -2,21 +2,28 @@ import Placement
 import PostgresWire
 import ShardBackend
 import StatementRouting
+import Synchronization
 import TransactionCore
 import TransactionEngine
 
-/// A statement and how it is planned: what is kept of a text.
-struct PlannedStatement: Sendable {
+/// A statement and how it is planned: what is kept of a text. An object, since it has many parts and is passed on
+/// often.
+final class PlannedStatement: Sendable {
     let plan: StatementPlan
     let catalog: Catalog
     /// Why it can't be run; it has no plan then.
     let refusal: StatementError?
     /// Of rows by their keys, and nothing else: it can be read without a task (``Conversation/answerAtOnce()``).
     let isPlainRead: Bool
+    /// The tables, shared with others, whose definition it depends on.
+    let tables: Set<TableName>
+    /// What a shard said that it takes and returns, its parameters being declared with these types.
+    let described = Mutex<(types: [UInt32], description: StatementDescription)?>(nil)
 
     init(_ plan: StatementPlan, _ catalog: Catalog, refusal: StatementError? = nil) {
         (self.plan, self.catalog, self.refusal) = (plan, catalog, refusal)
         isPlainRead = refusal == nil && plan.isPlainRead
+        tables = Set(plan.tables.map(\.table).filter { !$0.isTemporary })
     }
 
     var statement: Statement { plan.statement }
@@ -51,9 +58,7 @@ extension Conversation {
             return try await insert(
                 planned.plan.queryInsert!, of: planned, parameters, types, format, isBlock: isBlock)
         case .query, .insert, .update, .delete, .merge:
-            let statement = try BoundStatement(
-                plan: planned.plan, catalog: planned.catalog, parameters: parameters, parameterTypes: types,
-                resultFormat: format)
+            let statement = try BoundStatement(planned, parameters, types: types, resultFormat: format)
             let transaction = try currentTransaction(isBlock: isBlock)
             guard !transaction.modes.isBlock, !planned.plan.usesTemporaryTables,
                 let unlocked = try await unlocked(statement)
@@ -111,8 +116,7 @@ extension Conversation {
             planned.plan.tables.allSatisfy({ $0.lock == nil })
         else { return nil }
         let unlocked = try BoundStatement(
-            plan: planned.plan, catalog: planned.catalog, parameters: statement.parameters,
-            parameterTypes: statement.parameterTypes, resultFormat: statement.resultFormat)
+            planned, statement.parameters, types: statement.parameterTypes, resultFormat: statement.resultFormat)
         return unlocked.isReadableInThePast ? unlocked : nil
     }
 

@@ -31,7 +31,7 @@ extension Conversation {
         isTimedOut = false
         guard let limit = variables.settings["statement_timeout"].flatMap(SessionVariables.limit) else { return nil }
         return node.engine.loop.schedule(at: .now + limit + Self.shardsOwnTimeout) { [weak self] in
-            self?.assumeIsolated { $0.statementTooLong() }
+            self?.onLoop { $0.statementTooLong() }
         }
     }
 
@@ -47,7 +47,7 @@ extension Conversation {
         let name = block.isOpen ? "idle_in_transaction_session_timeout" : "idle_session_timeout"
         guard let limit = variables.limits[name].flatMap(SessionVariables.limit) else { return }
         idleTimer.start(on: node.engine.loop, after: limit) { [weak self] in
-            self?.assumeIsolated { $0.idleTooLong() }
+            self?.onLoop { $0.idleTooLong() }
         }
     }
 

@@ -215,7 +215,7 @@ extension Conversation {
         let begun = ClientTransaction(
             node.engine, node.catalogs, modes, in: temporaries?.session, settings: variables.settings,
             applied: node.applied
-        ) { connection, fields in self.assumeIsolated { $0.forward(fields, from: connection) } }
+        ) { connection, fields in self.onLoop { $0.forward(fields, from: connection) } }
         transaction = begun
         return begun
     }

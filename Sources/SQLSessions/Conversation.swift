@@ -1,4 +1,5 @@
 import DequeModule
+import EventLoops
 import Foundation
 import Gateway
 import Logging
@@ -14,7 +15,7 @@ import TransactionEngine
 ///
 /// Runs on the engine's event loop, where the shards' connections are too. Frames are worked off by one task, which
 /// ends when there are none: an idle client costs no task. Some are answered without one (``answerAtOnce()``).
-actor Conversation: ClientSession {
+actor Conversation: ClientSession, LoopActor {
     /// What Parse made. It is planned anew for each Bind, from the plan cache unless the schema has changed.
     struct PreparedStatement: Sendable {
         let text: String
@@ -35,7 +36,7 @@ actor Conversation: ClientSession {
     var variables: SessionVariables
     var writer = BackendWriter()
 
-    private var pending = Deque<FrontendFrame>()
+    private(set) var pending = Deque<FrontendFrame>()
     /// How the client left, once it has.
     private(set) var departure: Departure?
     var isGone: Bool { departure != nil }
@@ -80,7 +81,9 @@ actor Conversation: ClientSession {
     var heldCursorCount = 0
     /// What is being answered without a task.
     var plainRead: LonePlainRead?
+    private(set) lazy var plainReadPreparation = makePlainReadPreparation()
 
+    nonisolated var loop: EventLoops.EventLoop { node.engine.loop }
     nonisolated var unownedExecutor: UnownedSerialExecutor { node.engine.unownedExecutor }
 
     init(
@@ -94,22 +97,23 @@ actor Conversation: ClientSession {
     // MARK: The gateway's calls
 
     nonisolated func receive(_ frames: [FrontendFrame]) {
-        onLoop { $0.take(frames) }
+        // As a rule: the gateway runs on the engine's loop, too.
+        if loop.isCurrent { onLoop { $0.take(frames) } } else { perform { $0.take(frames) } }
     }
 
     nonisolated func disconnected(_ departure: Departure) {
-        onLoop { $0.leave(departure) }
+        perform { $0.leave(departure) }
     }
 
     /// Stops the statement that runs, as a cancel request asks.
     nonisolated func cancel() {
-        onLoop { $0.stop() }
+        perform { $0.stop() }
     }
 
-    /// At once when that is where the caller is: as a rule the gateway runs on the engine's loop, too.
-    private nonisolated func onLoop(_ body: @escaping @Sendable (isolated Conversation) -> Void) {
-        guard !node.engine.loop.isCurrent else { return assumeIsolated { body($0) } }
-        node.engine.loop.execute { self.assumeIsolated { body($0) } }
+    /// At once when the caller is on the loop.
+    private nonisolated func perform(_ body: @escaping @Sendable (isolated Conversation) -> Void) {
+        guard !loop.isCurrent else { return onLoop(body) }
+        loop.execute { self.onLoop(body) }
     }
 
     private func take(_ frames: [FrontendFrame]) {
@@ -162,17 +166,12 @@ actor Conversation: ClientSession {
         tellHeardIfIdle()
     }
 
-    /// The text of the only frame there is, a Query, if nothing is in the way of answering it.
-    var loneQuery: String? {
-        guard pending.count == 1, pending[0].kind == .query, pending[0].byteCount <= SessionNode.plannedTextBytesMax,
-            !skipsToSync, !isGone, !output.isBacklogged, case .query(let text)? = try? pending[0].decode()
-        else { return nil }
-        return text
-    }
+    /// Nothing is in the way of answering what is here.
+    var isAtRest: Bool { !skipsToSync && !hasFailedSinceSync && !isGone && !output.isBacklogged }
 
-    /// The frame in front has been answered, without a task.
-    func answeredLoneQuery() {
-        output.processed(bytes: pending.removeFirst().byteCount)
+    /// The frames in front have been answered, without a task.
+    func answeredAtOnce(frames count: Int) {
+        for _ in 0..<count { output.processed(bytes: pending.removeFirst().byteCount) }
         readyForQuery()
         flush()
         isServing = false
@@ -302,12 +301,12 @@ actor Conversation: ClientSession {
 
     private func readyForQuery() {
         if !block.isOpen {
-            portals = [:]
+            if !portals.isEmpty { portals = [:] }
             endCursors(committing: !hasFailedSinceSync)
             if !heard.isEmpty { tellHeard() }
         }
         hasFailedSinceSync = false
-        notices = [:]
+        if !notices.isEmpty { notices = [:] }
         activity.ended(isInBlock: block.isOpen)
         writer.readyForQuery(block.status)
         if heard.end != nil, !block.isOpen {

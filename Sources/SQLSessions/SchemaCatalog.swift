@@ -1,3 +1,4 @@
+import EventLoops
 import Foundation
 import Placement
 import ShardBackend
@@ -9,13 +10,14 @@ import TransactionEngine
 /// A statement that was planned before a change of the schema and runs after it could go to the wrong shard. So a
 /// transaction remembers the versions it planned by, and commits only if they are still the newest or the tables it
 /// used are as they were (``isCurrent(_:tables:)``); while a change commits, nothing is planned.
-actor SchemaCatalog {
+actor SchemaCatalog: LoopActor {
     private let engine: TransactionEngine
     private(set) var current: Catalog
     /// A change is committing; those who want to plan wait.
     private var isChanging = false
     private var waiters: [UnsafeContinuation<Void, Never>] = []
 
+    nonisolated var loop: EventLoop { engine.loop }
     nonisolated var unownedExecutor: UnownedSerialExecutor { engine.unownedExecutor }
 
     /// Reads the catalog, and gives a new cluster its map of buckets.

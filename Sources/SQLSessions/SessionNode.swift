@@ -1,4 +1,5 @@
 import ClientAuthentication
+import EventLoops
 import Gateway
 import Logging
 import Placement
@@ -10,7 +11,7 @@ import TransactionCore
 import TransactionEngine
 
 /// What the sessions of one node share: the engine, the catalog, plans, users. It opens sessions for the gateway.
-public actor SessionNode: ClientSessionProvider {
+public actor SessionNode: ClientSessionProvider, LoopActor {
     nonisolated let engine: TransactionEngine
     nonisolated let catalogs: SchemaCatalog
     nonisolated let applied: AppliedSettings
@@ -24,10 +25,13 @@ public actor SessionNode: ClientSessionProvider {
     static let plannedTextBytesMax = 16_384
 
     private var plans = PlanCache<[PlannedStatement]>(capacity: 2_048)
+    /// The statements without their literals that came last, and where names led to in them.
+    private var shapes = RecentShapes<(planned: PlannedStatement, searchPath: [String])>(capacity: 16)
 
     /// By process number; a session is taken out when its client is gone.
     private var sessions: [Int32: Conversation] = [:]
 
+    public nonisolated var loop: EventLoop { engine.loop }
     public nonisolated var unownedExecutor: UnownedSerialExecutor { engine.unownedExecutor }
 
     /// Makes the node's part for clients over an engine that serves.
@@ -44,7 +48,7 @@ public actor SessionNode: ClientSessionProvider {
         hub = NotificationHub(engine)
         let catalogs = try await SchemaCatalog(engine)
         self.catalogs = catalogs
-        applied = AppliedSettings { catalogs.assumeIsolated { $0.current.version } }
+        applied = AppliedSettings { catalogs.onLoop { $0.current.version } }
         var parameters: [StartupMessage.Parameter] = []
         for name in [
             "server_version", "server_encoding", "DateStyle", "IntervalStyle", "TimeZone",
@@ -149,9 +153,25 @@ public actor SessionNode: ClientSessionProvider {
 
     /// The plan of a text that is one statement, if that is known and would be made the same way now.
     func knownPlan(_ text: String, _ searchPath: [String]) -> PlannedStatement? {
-        guard let catalog = catalogs.assumeIsolated({ $0.settledNow }) else { return nil }
+        guard let catalog = catalogs.onLoop({ $0.settledNow }) else { return nil }
         let planned = plans.plan(for: .init(text: text, catalogVersion: catalog.version, searchPath: searchPath))
         return planned?.count == 1 ? planned?[0] : nil
+    }
+
+    /// The plan of a text with its literals made parameters, and these, if it is known and would be made the same way
+    /// now. Not of long texts, which would have to be compared with several shapes.
+    func knownWithoutLiterals(_ text: String, _ searchPath: [String]) -> (planned: PlannedStatement, values: [String])?
+    {
+        guard text.utf8.count <= Self.plannedTextBytesMax,
+            let version = catalogs.onLoop({ $0.settledNow?.version })
+        else { return nil }
+        let found = shapes.find(text) { $0.planned.catalog.version == version && $0.searchPath == searchPath }
+        if let found { return (found.known.planned, found.values) }
+        guard let normalized = StatementNormalizer.normalize(text),
+            let planned = knownPlan(normalized.text, searchPath)
+        else { return nil }
+        shapes.insert(StatementShape(of: text, normalized), (planned, searchPath))
+        return (planned, normalized.values)
     }
 
     private static func plan(_ text: String, _ catalog: Catalog, _ searchPath: [String]) throws -> [PlannedStatement] {

@@ -14,6 +14,8 @@ struct SessionSettings: Hashable, Sendable {
         "application_name", "transaction_isolation", "transaction_read_only", "transaction_deferrable",
     ]
 
+    private static let defaultSearchPath = ["public"]
+
     subscript(name: String) -> String? {
         get { values[name] }
         set { values[name] = newValue }
@@ -41,7 +43,7 @@ struct SessionSettings: Hashable, Sendable {
 
     /// The schemas of `search_path`, in which `$user` is nobody's: clients share the shards' role.
     var searchPath: [String] {
-        guard let path = values["search_path"] else { return ["public"] }
+        guard let path = values["search_path"] else { return Self.defaultSearchPath }
         return Self.names(in: path).filter { $0 != "$user" }
     }
 
@@ -109,7 +111,7 @@ final class AppliedSettings: @unchecked Sendable {
         let id = ObjectIdentifier(connection)
         let known = settings[id].flatMap { $0.connection.value === connection ? $0.settings : nil } ?? SessionSettings()
         let statements = wanted.statements(from: known)
-        connection.assumeIsolated { $0.setAppliedSettings(fingerprint(of: wanted)) }
+        connection.onLoop { $0.setAppliedSettings(fingerprint(of: wanted)) }
         guard !statements.isEmpty else { return [] }
         settings[id] = (WeakConnection(value: connection), wanted)
         if settings.count > 4096 { settings = settings.filter { $0.value.connection.value != nil } }

@@ -53,7 +53,8 @@ struct SessionVariables: Sendable {
     /// How fresh reads are to be.
     func readBound() throws(TransactionError) -> ReadBound {
         if let readTimestamp { return .at(readTimestamp) }
-        return try Self.bound(readStaleness)
+        // As a rule, and once a transaction.
+        return readStaleness == "strong" ? .strong : try Self.bound(readStaleness)
     }
 
     /// Reads `strong`, `exact 15s`, `max 10s` or `min 1795409434737509378`.

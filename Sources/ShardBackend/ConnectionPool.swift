@@ -7,7 +7,7 @@ import Metrics
 /// A bound on their number, a line for those who wait, and what to do when the shard is down are the rules of
 /// ``ConnectionPoolState``; this carries them out. Connections are opened when they are needed and kept. The pool runs
 /// on the loop of its connections.
-public actor ConnectionPool {
+public actor ConnectionPool: LoopActor {
     /// Takes a connection, or what there was instead, on the loop.
     public typealias Recipient = @Sendable (Result<ShardConnection, ShardError>) -> Void
 
@@ -34,7 +34,6 @@ public actor ConnectionPool {
 
     private var state: ConnectionPoolState
     private var connections: [ConnectionPoolState.ConnectionID: ShardConnection] = [:]
-    private var identifiers: [ObjectIdentifier: ConnectionPoolState.ConnectionID] = [:]
     private var waiters: [ConnectionPoolState.WaiterID: (recipient: Recipient, timer: ScheduledTimer)] = [:]
     private var lastWaiter: UInt64 = 0
     private let meters: Meters
@@ -106,7 +105,8 @@ public actor ConnectionPool {
         carryOut(state.wait(place.waiter))
     }
 
-    private func leaseIdle() -> ShardConnection? {
+    /// Takes a connection if one is idle.
+    package func leaseIdle() -> ShardConnection? {
         while let id = state.leaseIdle(), let connection = connections[id] {
             meters.record(state.statistics)
             // The news that it ended may still be on its way.
@@ -119,11 +119,13 @@ public actor ConnectionPool {
     /// Ends a lease. The connection is used again, unless it is closed, busy or still in a transaction: a session of
     /// which nobody knows what it has done is closed.
     public func giveBack(_ connection: ShardConnection) {
-        guard let id = identifiers[ObjectIdentifier(connection)] else {
+        let (number, status) = connection.onLoop { connection in
+            connection.setNoticeHandler(nil)
+            return (connection.numberInPool, connection.transactionStatus)
+        }
+        guard let id = number, connections[id] === connection else {
             preconditionFailure("a connection was given back to pool \(label), which does not have it")
         }
-        connection.assumeIsolated { $0.setNoticeHandler(nil) }
-        let status = connection.statusOnLoop
         if status != .idle, status != .unknown {
             logger.debug(
                 "closing a connection given back in use", metadata: ["pool": "\(label)", "status": "\(status)"])
@@ -146,7 +148,7 @@ public actor ConnectionPool {
     }
 
     fileprivate nonisolated func giveUp(_ waiter: ConnectionPoolState.WaiterID, _ kind: ShardError.Kind) {
-        assumeIsolated { $0.carryOut($0.state.giveUp(waiter, kind)) }
+        onLoop { $0.carryOut($0.state.giveUp(waiter, kind)) }
     }
 
     // MARK: Actions
@@ -162,7 +164,7 @@ public actor ConnectionPool {
             case .close(let id): remove(id)
             case .retry(let interval):
                 loop.schedule(at: .now + interval) { [weak self] in
-                    self?.assumeIsolated { $0.carryOut($0.state.retryDue()) }
+                    self?.onLoop { $0.carryOut($0.state.retryDue()) }
                 }
             }
         }
@@ -181,11 +183,11 @@ public actor ConnectionPool {
             let deadline = ContinuousClock.now + settings.connectTimeout
             // The connection may be closed in the middle of the pool's own work, so the pool hears of it afterwards.
             let handlers = ShardConnection.Handlers(closed: { [weak self, loop] error in
-                loop.execute { [weak self] in self?.assumeIsolated { $0.ended(id, error) } }
+                loop.execute { [weak self] in self?.onLoop { $0.ended(id, error) } }
             })
             let connection = try await ShardConnection.connect(
                 to: settings, on: loop, deadline: deadline, handlers: handlers)
-            let timer = loop.schedule(at: deadline) { connection.assumeIsolated { $0.close() } }
+            let timer = loop.schedule(at: deadline) { connection.onLoop { $0.close() } }
             defer { timer.cancel() }
             do throws(ShardError) {
                 try await onConnect?(connection)
@@ -197,7 +199,7 @@ public actor ConnectionPool {
                 throw ShardError(.notConnected(nil), "the connection was lost while it was set up")
             }
             connections[id] = connection
-            identifiers[ObjectIdentifier(connection)] = id
+            connection.onLoop { $0.numberInPool = id }
             meters.opened.increment()
             carryOut(state.opened(id))
         } catch {
@@ -216,8 +218,7 @@ public actor ConnectionPool {
 
     private func remove(_ id: ConnectionPoolState.ConnectionID) {
         guard let connection = connections.removeValue(forKey: id) else { return }
-        identifiers[ObjectIdentifier(connection)] = nil
-        connection.assumeIsolated { $0.close() }
+        connection.onLoop { $0.close() }
     }
 }
 

@@ -18,7 +18,7 @@ extension ShardConnection {
             _ = PQcancel(request, &message, Int32(message.count))
             PQfreeCancel(request)
             loop.execute { [self] in
-                assumeIsolated { $0.cancelRequestEnded() }
+                onLoop { $0.cancelRequestEnded() }
             }
         }
         // Without a thread the server is not told, and the connection is closed when its grace is over.
@@ -30,7 +30,7 @@ extension ShardConnection {
         guard isOpen else { return }
         if let front = inFlight.first, front.interruption != nil {
             loop.schedule(at: .now + Self.cancelRetryInterval) { [self] in
-                assumeIsolated { connection in
+                onLoop { connection in
                     if connection.inFlight.first === front { connection.sendCancelRequest() }
                 }
             }

@@ -85,12 +85,12 @@ extension ShardConnection {
                 let connection = Unmanaged<ShardConnection>.fromOpaque(argument).takeUnretainedValue()
                 // libpq runs on the connection's loop only.
                 let fields = PostgresErrorFields(result)
-                connection.assumeIsolated { $0.noticeHandler(fields) }
+                connection.onLoop { $0.noticeHandler(fields) }
             }, Unmanaged.passUnretained(self).toOpaque())
     }
 
     private nonisolated func giveUpConnecting(_ kind: ShardError.Kind) {
-        assumeIsolated { connection in
+        onLoop { connection in
             guard case .connecting = connection.phase else { return }
             connection.end(Self.interruptedConnecting(kind))
         }

@@ -1,4 +1,5 @@
 import CLibPQ
+import Glibc
 
 extension ShardConnection {
     /// Runs `statements` as one pipeline with one Sync at its end: one round trip.
@@ -118,7 +119,7 @@ extension ShardConnection {
             }
         } onCancel: {
             loop.execute { [self] in
-                assumeIsolated { $0.interrupt(exchange, .cancelled) }
+                onLoop { $0.interrupt(exchange, .cancelled) }
             }
         }
         return try outcome.get()
@@ -266,7 +267,7 @@ extension ShardConnection {
             loop.removeTimer(timer.id)
         }
         let id = loop.addTimer(at: deadline) { [self] in
-            assumeIsolated { $0.checkDeadlines() }
+            onLoop { $0.checkDeadlines() }
         }
         timer = (id, deadline)
     }
@@ -320,7 +321,7 @@ extension SQLStatement {
                 .invalidUse, "\(parameterTypes.count) types are declared for \(parameters.count) parameters",
                 statementIndex: index)
         }
-        for case .text(let value) in parameters where value.utf8.contains(0) {
+        for case .text(let value) in parameters where value.hasNUL {
             throw ShardError(.invalidUse, "text can't hold a NUL character", statementIndex: index)
         }
     }
@@ -339,8 +340,16 @@ extension SQLStatement {
     }
 
     static func check(text: String, index: Int? = nil) throws(ShardError) {
-        guard !text.utf8.contains(0) else {
+        guard !text.hasNUL else {
             throw ShardError(.invalidUse, "the text of a statement can't hold a NUL character", statementIndex: index)
         }
+    }
+}
+
+extension String {
+    fileprivate var hasNUL: Bool {
+        utf8.withContiguousStorageIfAvailable { bytes in
+            bytes.baseAddress.map { memchr($0, 0, bytes.count) != nil } ?? false
+        } ?? utf8.contains(0)
     }
 }

@@ -68,7 +68,7 @@ extension ShardConnection {
             }
         } onCancel: {
             loop.execute { [self] in
-                assumeIsolated { $0.interrupt(exchange, .cancelled) }
+                onLoop { $0.interrupt(exchange, .cancelled) }
             }
         }
     }
@@ -102,7 +102,7 @@ final class SessionSource: Sendable {
     deinit {
         let (connection, exchange) = (connection, exchange)
         connection.loop.execute {
-            connection.assumeIsolated { $0.interrupt(exchange, .cancelled) }
+            connection.onLoop { $0.interrupt(exchange, .cancelled) }
         }
     }
 }

@@ -4,7 +4,7 @@ import Glibc
 
 extension ShardConnection: ReadinessHandler {
     package nonisolated func becameReady(_ readiness: Readiness) {
-        assumeIsolated { $0.ready(readiness) }
+        onLoop { $0.ready(readiness) }
     }
 
     package nonisolated func watchFailed(_ error: Int32) {

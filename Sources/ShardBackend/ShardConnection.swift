@@ -8,7 +8,7 @@ import Logging
 /// Everything it does runs on its event loop. Requests of several tasks are served in the order they were made; a
 /// pipeline is sent without waiting for the answers to the pipelines before it. The connection, and the session on the
 /// server, live until ``close()`` or until the server ends them.
-public actor ShardConnection {
+public actor ShardConnection: LoopActor {
     /// Where the session stands between transactions, as of the last answer.
     public enum TransactionStatus: Sendable {
         case idle
@@ -66,6 +66,9 @@ public actor ShardConnection {
     /// when it parses a statement.
     public private(set) var appliedSettings: UInt64 = 0
 
+    /// What the pool that has it calls it.
+    var numberInPool: ConnectionPoolState.ConnectionID?
+
     var phase: Phase
     /// Sent and not answered, oldest first. Either pipelines, or one exchange of another kind.
     var inFlight = Deque<Exchange>()
@@ -122,7 +125,7 @@ public actor ShardConnection {
     }
 
     /// ``transactionStatus``, for who runs on the loop already.
-    nonisolated var statusOnLoop: TransactionStatus { assumeIsolated { $0.transactionStatus } }
+    nonisolated var statusOnLoop: TransactionStatus { onLoop { $0.transactionStatus } }
 
     /// The server process that serves the session; 0 when the connection is closed.
     public var processID: Int32 { handle.map { PQbackendPID($0.pointer) } ?? 0 }

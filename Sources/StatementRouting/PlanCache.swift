@@ -16,15 +16,16 @@ public struct PlanCache<Plan: Sendable>: Sendable {
 
     /// How many plans are kept.
     public let capacity: Int
-    private var slots: [Key: Int] = [:]
+    @usableFromInline var slots: [Key: Int] = [:]
     /// A ring in the sequence of use: `entries[0]` is its head, whose `next` was used last.
-    private var entries: [Entry] = [Entry(key: nil, plan: nil, previous: 0, next: 0)]
+    @usableFromInline var entries: [Entry] = [Entry(key: nil, plan: nil, previous: 0, next: 0)]
 
-    private struct Entry: Sendable {
-        var key: Key?
-        var plan: Plan?
-        var previous: Int
-        var next: Int
+    @usableFromInline
+    struct Entry: Sendable {
+        @usableFromInline var key: Key?
+        @usableFromInline var plan: Plan?
+        @usableFromInline var previous: Int
+        @usableFromInline var next: Int
     }
 
     /// Makes an empty cache; `capacity` is at least 1. A plan takes a few kilobytes.
@@ -37,6 +38,7 @@ public struct PlanCache<Plan: Sendable>: Sendable {
     public var count: Int { slots.count }
 
     /// The plan of a text, which counts as used now.
+    @inlinable
     public mutating func plan(for key: Key) -> Plan? {
         guard let slot = slots[key] else { return nil }
         if entries[0].next != slot {
@@ -67,13 +69,15 @@ public struct PlanCache<Plan: Sendable>: Sendable {
         link(slot)
     }
 
-    private mutating func unlink(_ slot: Int) {
+    @inlinable
+    mutating func unlink(_ slot: Int) {
         let (previous, next) = (entries[slot].previous, entries[slot].next)
         entries[previous].next = next
         entries[next].previous = previous
     }
 
-    private mutating func link(_ slot: Int) {
+    @inlinable
+    mutating func link(_ slot: Int) {
         let next = entries[0].next
         (entries[slot].previous, entries[slot].next) = (0, next)
         entries[0].next = slot

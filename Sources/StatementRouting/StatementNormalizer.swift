@@ -229,24 +229,11 @@ private struct Normalizer {
 
     /// Puts a parameter in place of a literal that begins with the token `first`: itself, or its sign.
     private mutating func replace(_ token: Token, from first: Token) {
-        let isSigned = first.start < token.start
-        let literal = (isSigned ? "-" : "") + bytes.text(token.start..<token.end)
-        var type = ""
-        switch token.kind {
-        case .string:
-            values.append(
-                literal.dropFirst().dropLast().split(separator: "''", omittingEmptySubsequences: false).joined(
-                    separator: "'"))
-        case .integer:
-            type = Int32(literal) != nil ? "::int4" : Int64(literal) != nil ? "::int8" : "::numeric"
-            values.append(literal)
-        default:
-            type = "::numeric"
-            values.append(literal)
-        }
+        let (cast, value) = bytes.parameter(LiteralToken(token: token, start: first.start))
+        values.append(value)
         text += bytes[position..<first.start]
         let start = text.count
-        text += "$\(values.count)\(type)".utf8
+        text += "$\(values.count)\(cast.rawValue)".utf8
         replaced.append(.init(literal: first.start..<token.end, parameter: start..<text.count))
         position = token.end
     }

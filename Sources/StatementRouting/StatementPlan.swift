@@ -107,6 +107,10 @@ public enum Route: Hashable, Sendable {
         case .single(let shard): return .shards([shard])
         case .every, .everyCopy, .rows, .gather: return .every
         case .keys(let sets, let mustAgree):
+            // As a rule it is one value.
+            if sets.count == 1, let hashes = sets[0].hashes(parameters), hashes.count == 1 {
+                return .shards([buckets.shard(forHash: hashes[0])])
+            }
             var found: [Set<ShardID>] = []
             for set in sets {
                 guard let hashes = set.hashes(parameters) else { return mustAgree ? .apart : .every }

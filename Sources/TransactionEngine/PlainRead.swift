@@ -20,7 +20,9 @@ public final class PlainRead: @unchecked Sendable {
     }
 
     private enum State {
-        /// No connection yet; nil when it is just being asked for. Next: `sent`, `over`.
+        /// Next: `waiting`, `sent`, `over`.
+        case new
+        /// In line for a connection; nil while it is just being put there. Next: `sent`, `over`.
         case waiting(ConnectionPool.PendingLease?)
         /// Next: `over`.
         case sent(ShardConnection, ShardConnection.BegunRequest)
@@ -28,59 +30,68 @@ public final class PlainRead: @unchecked Sendable {
     }
 
     private let engine: TransactionEngine
-    private let statement: ClientStatement
+    private let statement: SQLStatement
+    private let preparation: SessionPreparation
     private let shard: ShardID
     private let readers: ConnectionPool
     private let completion: (Outcome) -> Void
-    private var state = State.waiting(nil)
+    private var state = State.new
 
     fileprivate init(
-        _ engine: TransactionEngine, _ statement: ClientStatement, _ shard: ShardID, _ readers: ConnectionPool,
-        completion: @escaping (Outcome) -> Void
+        _ engine: TransactionEngine, _ statement: SQLStatement, _ preparation: @escaping SessionPreparation,
+        _ shard: ShardID, _ readers: ConnectionPool, completion: @escaping (Outcome) -> Void
     ) {
         (self.engine, self.statement, self.shard, self.readers) = (engine, statement, shard, readers)
-        self.completion = completion
+        (self.preparation, self.completion) = (preparation, completion)
     }
 
     /// Ends it soon, with its rows or without.
     public func cancel() {
         switch state {
+        case .new: break
         case .waiting(let lease): lease?.cancel()
-        case .sent(let connection, let request): connection.assumeIsolated { $0.cancel(request) }
+        case .sent(let connection, let request): connection.onLoop { $0.cancel(request) }
         case .over: break
         }
     }
 
-    fileprivate func begin() {
+    /// Begins it. Its completion is called on the loop, once, maybe before this returns.
+    public func begin() {
+        if let connection = readers.onLoop({ $0.leaseIdle() }) { return send(on: connection) }
+        guard engine.onLoop({ $0.countsPlainRead(on: shard) }) else { return end(.undone) }
+        state = .waiting(nil)
         let deadline = ContinuousClock.now + engine.configuration.admissionTimeout
-        let lease = readers.assumeIsolated { $0.lease(deadline: deadline) { [self] in leased($0) } }
-        if case .waiting = state { state = .waiting(lease) }
-    }
-
-    private func leased(_ outcome: Result<ShardConnection, ShardError>) {
-        let connection: ShardConnection
-        switch outcome {
-        case .success(let leased): connection = leased
-        case .failure(let error): return end(without(error))
-        }
-        guard let timestamp = engine.assumeIsolated({ $0.plainReadTimestamp(on: shard) }) else {
-            readers.assumeIsolated { $0.giveBack(connection) }
-            return end(.undone)
-        }
-        let preparation = statement.preparation?(connection) ?? []
-        let deadline = ContinuousClock.now + engine.configuration.statementTimeout
-        let request = connection.assumeIsolated {
-            $0.begin(preparation + [statement.statement], deadline: deadline) { [self] outcome in
-                // Nobody knows what a session knows that was told in vain.
-                if case .failure = outcome, !preparation.isEmpty { connection.assumeIsolated { $0.close() } }
-                readers.assumeIsolated { $0.giveBack(connection) }
+        let lease = readers.onLoop { readers in
+            readers.lease(deadline: deadline) { [self] outcome in
                 switch outcome {
-                case .success(let results): end(engine.assumeIsolated { $0.counted(results, at: timestamp, on: shard) })
+                case .success(let connection): send(on: connection)
                 case .failure(let error): end(without(error))
                 }
             }
         }
-        if case .waiting = state { state = .sent(connection, request) }
+        if case .waiting = state { state = .waiting(lease) }
+    }
+
+    private func send(on connection: ShardConnection) {
+        guard let timestamp = engine.onLoop({ $0.plainReadTimestamp(on: shard) }) else {
+            readers.onLoop { $0.giveBack(connection) }
+            return end(.undone)
+        }
+        let preparation = preparation(connection)
+        let deadline = ContinuousClock.now + engine.configuration.statementTimeout
+        let request = connection.onLoop {
+            $0.begin(preparation + [statement], deadline: deadline) { [self] outcome in
+                // Nobody knows what a session knows that was told in vain.
+                if case .failure = outcome, !preparation.isEmpty { connection.onLoop { $0.close() } }
+                readers.onLoop { $0.giveBack(connection) }
+                switch outcome {
+                case .success(let results): end(engine.onLoop { $0.counted(results, at: timestamp, on: shard) })
+                case .failure(let error): end(without(error))
+                }
+            }
+        }
+        if case .over = state { return }
+        state = .sent(connection, request)
     }
 
     private func without(_ error: ShardError) -> Outcome {
@@ -97,19 +108,23 @@ public final class PlainRead: @unchecked Sendable {
 }
 
 extension TransactionEngine {
-    /// Begins a plain read of `shard`.
+    /// A plain read of `shard`, which is yet to begin; nil when there is no such shard, and for parameters whose types
+    /// may have other numbers there.
     ///
-    /// - Parameter completion: is called on the loop, once, maybe before this returns.
-    /// - Returns: nil when a plain read would not count; nothing is called then.
-    public func beginPlainRead(
-        _ statement: ClientStatement, on shard: ShardID, completion: @escaping @Sendable (PlainRead.Outcome) -> Void
+    /// - Parameter preparation: what the session is told first.
+    public func plainRead(
+        of statement: SQLStatement, on shard: ShardID, preparing preparation: @escaping SessionPreparation,
+        completion: @escaping @Sendable (PlainRead.Outcome) -> Void
     ) -> PlainRead? {
-        guard tracker.isCurrent(at: tracker.strongReadTimestamp, on: shard), let readers = pools[shard]?.readers else {
-            return nil
-        }
-        let read = PlainRead(self, statement, shard, readers, completion: completion)
-        read.begin()
-        return read
+        guard let readers = pools[shard]?.readers,
+            shard == shards[0] || !statement.parameterTypes.contains(where: Self.needsLook)
+        else { return nil }
+        return PlainRead(self, statement, preparation, shard, readers, completion: completion)
+    }
+
+    /// Whether a plain read that was sent now would count.
+    fileprivate func countsPlainRead(on shard: ShardID) -> Bool {
+        tracker.isCurrent(at: tracker.strongReadTimestamp, on: shard)
     }
 
     /// The timestamp of a plain read that is sent now; nil when it would not count.

@@ -69,7 +69,7 @@ extension ReadWriteTransaction {
     /// A statement is under way for as long as a stream holds this.
     private func tenure() throws(TransactionError) -> StreamTenure {
         try statementBegins()
-        let request = engine.assumeIsolated { $0.requestBegan() }
+        let request = engine.onLoop { $0.requestBegan() }
         let rollbacks = rollbackCount
         return StreamTenure { end in
             switch end {
@@ -79,7 +79,7 @@ extension ReadWriteTransaction {
                 let stopped = TransactionError(.queryCanceled, "the rest of a statement's rows was given up")
                 self.engine.loop.execute {
                     // A rollback to a savepoint may have been begun meanwhile, which undoes the statement.
-                    let isUndone = self.assumeIsolated { $0.rollbackCount > rollbacks }
+                    let isUndone = self.onLoop { $0.rollbackCount > rollbacks }
                     self.streamEnded(request, isUndone ? nil : stopped)
                 }
                 return nil
@@ -92,8 +92,8 @@ extension ReadWriteTransaction {
     private nonisolated func streamEnded(
         _ request: Admission.Request, _ error: TransactionError?
     ) -> TransactionError? {
-        engine.assumeIsolated { $0.requestEnded(request) }
-        return assumeIsolated { transaction in
+        engine.onLoop { $0.requestEnded(request) }
+        return onLoop { transaction in
             guard let error else {
                 transaction.statementEnded()
                 return nil

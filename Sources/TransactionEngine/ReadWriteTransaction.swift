@@ -1,3 +1,4 @@
+import EventLoops
 import ShardBackend
 import TransactionCore
 
@@ -14,7 +15,7 @@ public typealias SessionPreparation = @Sendable (ShardConnection) -> [SQLStateme
 /// other on two shards end by their statement timeout.
 ///
 /// Statements on different shards may run at the same time; on one shard they run one after the other.
-public actor ReadWriteTransaction: LockOwner {
+public actor ReadWriteTransaction: LockOwner, LoopActor {
     /// The session of this transaction on one shard.
     struct Session {
         let shard: ShardID
@@ -32,7 +33,7 @@ public actor ReadWriteTransaction: LockOwner {
         init(shard: ShardID, connection: ShardConnection, owner: UInt64, isWritten: Bool, isPinned: Bool = false) {
             (self.shard, self.connection, self.isWritten) = (shard, connection, isWritten)
             (self.owner, self.isPinned) = (owner, isPinned)
-            process = connection.assumeIsolated { $0.processID }
+            process = connection.onLoop { $0.processID }
         }
 
         /// PREPARE TRANSACTION would be refused: if the shard is written, it is to be the home shard, which commits
@@ -74,6 +75,7 @@ public actor ReadWriteTransaction: LockOwner {
         var isUnneeded = false
     }
 
+    public nonisolated var loop: EventLoop { engine.loop }
     public nonisolated var unownedExecutor: UnownedSerialExecutor { engine.unownedExecutor }
 
     init(engine: TransactionEngine, number: UInt64, preparation: SessionPreparation?, pinned: PinnedSession?) {
@@ -137,7 +139,7 @@ public actor ReadWriteTransaction: LockOwner {
 
     /// Notes that the sessions' settings are others from here on; see ``ShardConnection/appliedSettings``.
     public func setAppliedSettings(_ fingerprint: UInt64) {
-        for session in sessions { session.connection.assumeIsolated { $0.setAppliedSettings(fingerprint) } }
+        for session in sessions { session.connection.onLoop { $0.setAppliedSettings(fingerprint) } }
     }
 
     // MARK: Savepoints

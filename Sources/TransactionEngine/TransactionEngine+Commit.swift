@@ -248,7 +248,7 @@ extension TransactionEngine {
         _ statements: [SQLStatement], on connection: ShardConnection
     ) async throws(ShardError) -> [SQLResult] {
         let timer = loop.schedule(at: .now + configuration.statementTimeout) {
-            connection.assumeIsolated { $0.close() }
+            connection.onLoop { $0.close() }
         }
         let request = requestBegan()
         defer {

@@ -108,7 +108,7 @@ extension TransactionEngine {
     }
 
     /// A user's type, or one whose values may hold such (`record`, `record[]`).
-    private static func needsLook(_ type: UInt32) -> Bool {
+    static func needsLook(_ type: UInt32) -> Bool {
         type >= ObjectNumbers.firstOfUsers || type == 2249 || type == 2287
     }
 

@@ -1,3 +1,4 @@
+import EventLoops
 import ShardBackend
 import ShardSchema
 import TransactionCore
@@ -193,7 +194,7 @@ private final class StreamLease: @unchecked Sendable {
 
     init(shard: ShardID, connection: ShardConnection, pool: ConnectionPool, read: StreamedRead?) {
         (self.shard, self.connection, self.pool, self.read) = (shard, connection, pool, read)
-        read?.assumeIsolated { $0.leased(connection, on: shard) }
+        read?.onLoop { $0.leased(connection, on: shard) }
     }
 
     /// The hold of a stream that runs in the session.
@@ -220,8 +221,8 @@ private final class StreamLease: @unchecked Sendable {
         let (shard, connection, pool, read) = (shard, connection, pool, read)
         guard mustBeUndone else {
             return pool.loop.execute {
-                read?.assumeIsolated { $0.ended(connection, on: shard) }
-                pool.assumeIsolated { $0.giveBack(connection) }
+                read?.onLoop { $0.ended(connection, on: shard) }
+                pool.onLoop { $0.giveBack(connection) }
             }
         }
         Task(executorPreference: pool.loop) {
@@ -233,13 +234,14 @@ private final class StreamLease: @unchecked Sendable {
 }
 
 /// A read whose streams are opened on several shards at once: it has locks on some, perhaps, while it waits on others.
-actor StreamedRead: LockOwner {
+actor StreamedRead: LockOwner, LoopActor {
     nonisolated let number: UInt64
     private let engine: TransactionEngine
     private var sessions: [(connection: ShardConnection, process: Int32)] = []
     private var isOpening = true
     private(set) var isCalledOff = false
 
+    nonisolated var loop: EventLoop { engine.loop }
     nonisolated var unownedExecutor: UnownedSerialExecutor { engine.unownedExecutor }
 
     init(engine: TransactionEngine, number: UInt64) {
@@ -247,15 +249,15 @@ actor StreamedRead: LockOwner {
     }
 
     func leased(_ connection: ShardConnection, on shard: ShardID) {
-        let process = connection.assumeIsolated { $0.processID }
+        let process = connection.onLoop { $0.processID }
         sessions.append((connection, process))
-        engine.assumeIsolated { $0.sessionOpened(process, on: shard, by: self) }
+        engine.onLoop { $0.sessionOpened(process, on: shard, by: self) }
     }
 
     func ended(_ connection: ShardConnection, on shard: ShardID) {
         guard let index = sessions.firstIndex(where: { $0.connection === connection }) else { return }
         let process = sessions.remove(at: index).process
-        engine.assumeIsolated { $0.sessionClosed(process, on: shard, by: number) }
+        engine.onLoop { $0.sessionClosed(process, on: shard, by: number) }
     }
 
     /// All streams have begun: none waits for a lock any more.

@@ -12,7 +12,7 @@ import TwoPhaseCommit
 /// One engine at a time coordinates a cluster: it holds a lock on every shard, and an epoch that fences its
 /// predecessors (R6). All of its state lives on one event loop, on which its connections live too, so the in-flight
 /// set, the choice of timestamps and the protocol's steps need no locks and no thread hops.
-public actor TransactionEngine {
+public actor TransactionEngine: LoopActor {
     public nonisolated let loop: EventLoop
     public nonisolated let configuration: EngineConfiguration
     /// The shards, sorted by name.

@@ -1,4 +1,5 @@
 import BankWorkload
+import NIOCore
 import PostgresWire
 import ShardBackend
 import TestSupport
@@ -34,7 +35,7 @@ import TransactionCore
                 let id = try await gate.arrival()
                 #expect(try committed(try await bank.transfer(5, from: 3, to: 5)) > id.commitTimestamp)
                 #expect(await overtaken.isUndone)
-                #expect(await engine.readPlainly(slowly, on: shard) == nil)
+                #expect(await engine.readPlainly(slowly, on: shard).isUndone)
                 gate.open()
                 #expect(try await first.value == id.commitTimestamp)
                 try await shards.waitUntilSettled()
@@ -133,14 +134,14 @@ import TransactionCore
                 for read in reads { #expect(try await read.end.rows?[0].int64(0) == 7) }
 
                 // More than a thread's stack would hold, were each called by the one before.
-                async let first = engine.readPlainly(sleep, on: shard)
-                try await engine.loop.sleep(until: .now + .milliseconds(100))
+                let long = ClientStatement("SELECT pg_sleep(60)", searchPath: [])
+                let first = try await engine.beginWaiting(long, on: shard)
                 reads = try await engine.beginLine(of: 20_000, number, on: shard)
                 gate.arm()
                 let transfer = Task { try await bank.transfer(10, from: 0, to: 1) }
                 _ = try await gate.arrival()
+                #expect(await first.cancelled().isUndone)
                 for read in reads { #expect(await read.end.isUndone) }
-                #expect(await first.isUndone)
                 gate.open()
                 _ = try await transfer.value
             }
@@ -212,6 +213,70 @@ import TransactionCore
         }
     }
 
+    @Test("a prepared SELECT of a row that is bound, run and done with in one go is answered as any other, by no task")
+    func executions() async throws {
+        try await ServedShards.with(2) { served in
+            let client = try await served.rawClient()
+            await client.send(
+                .query("CREATE TABLE t (id int PRIMARY KEY, v int, s text)"),
+                .query("INSERT INTO t VALUES (1, 100, 'a'), (2, 50, NULL), (3, 0, 'ä')"),
+                .parse(.init(statement: "row", query: "SELECT id, v, s FROM t WHERE id = $1")),
+                .parse(.init(statement: "typed", query: "SELECT s FROM t WHERE id = $1", parameterTypes: [23])),
+                .parse(.init(statement: "broken", query: "SELECT 1 / v FROM t WHERE id = $1")),
+                .parse(.init(statement: "told", query: "SELECT v FROM t WHERE id = $1")), .describe(.statement("told")),
+                .parse(.init(statement: "nothing", query: "SELECT FROM t WHERE id = $1")), .sync)
+            for _ in 0..<3 { #expect(error(try await client.messagesToReady()) == nil) }
+
+            func answers(to bind: FrontendMessage.Bind, isDescribed: Bool, isLone: Bool) async throws
+                -> [BackendMessage]
+            {
+                let described: [FrontendMessage] = isDescribed ? [.describe(.portal(""))] : []
+                // A Flush has a task answer, from the same start.
+                let flush: [FrontendMessage] = isLone ? [] : [.flush]
+                var bytes = ByteBuffer()
+                for message in [.bind(bind)] + described + flush + [.execute(.init()), .sync] {
+                    message.write(to: &bytes)
+                }
+                await client.send(Array(bytes.readableBytesView))
+                return try await client.messagesToReady()
+            }
+            func compare(_ bind: FrontendMessage.Bind, plainReads: Int) async throws {
+                for isDescribed in [true, false] {
+                    let expected = try await answers(to: bind, isDescribed: isDescribed, isLone: false)
+                    let before = await served.engine.currentStatistics().plainReads
+                    let answers = try await answers(to: bind, isDescribed: isDescribed, isLone: true)
+                    #expect(answers == expected, "\(bind)")
+                    #expect(await served.engine.currentStatistics().plainReads == before + plainReads, "\(bind)")
+                }
+            }
+            func bind(_ statement: String, _ value: String?, _ formats: [FormatCode] = []) -> FrontendMessage.Bind {
+                .init(statement: statement, parameters: [value.map { ByteBuffer(string: $0) }], resultFormats: formats)
+            }
+            let binary = ByteBuffer(bytes: [0, 0, 0, 3])
+            try await served.shards.waitUntilSettled()
+            for (bind, isPlain) in [
+                (bind("row", "1"), true), (bind("row", "2"), true), (bind("row", "4"), true), (bind("row", nil), true),
+                (bind("row", "1", [.binary]), true), (bind("row", "3", [.text]), true),
+                (.init(statement: "typed", parameterFormats: [.binary], parameters: [binary]), true),
+                (bind("told", "1"), true), (bind("broken", "1"), true), (bind("broken", "3"), false),
+                (bind("row", "1", [.text, .binary, .text]), false), (bind("row", "1", [.text, .text]), false),
+                (bind("row", "x"), false), (bind("row", "\u{0}"), false), (bind("nobody", "1"), false),
+                (.init(statement: "row"), false),
+            ] { try await compare(bind, plainReads: isPlain ? 1 : 0) }
+            // It is known too late that there are no columns.
+            try await compare(bind("nothing", "1"), plainReads: 1)
+
+            await client.send(.query("ALTER TABLE t ALTER COLUMN v TYPE bigint"))
+            #expect(error(try await client.messagesToReady()) == nil)
+            try await served.shards.waitUntilSettled()
+            for _ in 0..<2 {
+                let answers = try await answers(to: bind("told", "1"), isDescribed: true, isLone: true)
+                #expect(error(answers)?[.sqlState] == "0A000")
+            }
+            client.hangUp()
+        }
+    }
+
     @Test("a cancel request stops a lone SELECT of a row, and a client that goes takes it along")
     func cancelled() async throws {
         try await ServedShards.with(1) { served in
@@ -270,11 +335,18 @@ private struct BegunRead: Sendable {
 }
 
 extension TransactionEngine {
-    /// Nil when it would not count.
+    private func plainRead(
+        _ statement: ClientStatement, on shard: ShardID, _ completion: @escaping @Sendable (PlainRead.Outcome) -> Void
+    ) throws -> PlainRead {
+        let preparation = statement.preparation ?? { _ in [] }
+        return try #require(
+            plainRead(of: statement.statement, on: shard, preparing: preparation, completion: completion))
+    }
+
     fileprivate func readPlainly(_ statement: ClientStatement, on shard: ShardID) async -> PlainRead.Outcome? {
         await withCheckedContinuation { continuation in
-            let read = beginPlainRead(statement, on: shard) { continuation.resume(returning: $0) }
-            if read == nil { continuation.resume(returning: nil) }
+            let read = try? plainRead(statement, on: shard) { continuation.resume(returning: $0) }
+            if let read { read.begin() } else { continuation.resume(returning: nil) }
         }
     }
 
@@ -286,7 +358,8 @@ extension TransactionEngine {
 
     fileprivate func beginWaiting(_ statement: ClientStatement, on shard: ShardID) throws -> BegunRead {
         let (ends, outcomes) = AsyncStream.makeStream(of: PlainRead.Outcome.self)
-        let read = try #require(beginPlainRead(statement, on: shard) { outcomes.yield($0) })
+        let read = try plainRead(statement, on: shard) { outcomes.yield($0) }
+        read.begin()
         return BegunRead(read: read, engine: self, ends: ends)
     }
 }
