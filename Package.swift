@@ -259,7 +259,10 @@ let package = Package(
         ),
         .testTarget(
             name: "meridianTests",
-            dependencies: ["SystemClock", "TestSupport", "TransactionCore", "TransactionEngine", "meridian"]
+            dependencies: [
+                "LocalCluster", "PeerTransport", "SystemClock", "TestSupport", "TransactionCore", "TransactionEngine",
+                "meridian",
+            ]
         ),
         .testTarget(name: "RepositoryTests"),
     ],
