@@ -171,8 +171,8 @@ extension ChildProcess {
     }
 }
 
-/// Runs the order's command through setpriv(1), which becomes the user and asks for a signal at our death, in this order
-/// because a change of user clears the request. The shell then makes sure that we did not die before it was made.
+/// Runs the order's command through setpriv(1), which becomes the user and asks for a signal at our death, in this
+/// order because a change of user clears the request. The shell then makes sure that we did not die before it was made.
 /// A process group of its own keeps a terminal's Ctrl-C from the child.
 ///
 /// A server gets SIGQUIT, which it obeys at once without leaving anything behind; another program might ignore that.

@@ -3,8 +3,8 @@ public import EventLoops
 public import Metadata
 public import TransactionCore
 
-/// Whatever speaks to the metadata: a node (``MetadataNode``), or a process that is none (``RemoteMetadata``). Sessions,
-/// locks and watches work over either.
+/// Whatever speaks to the metadata: a node (``MetadataNode``), or a process that is none (``RemoteMetadata``).
+/// Sessions, locks and watches work over either.
 public protocol MetadataClient: AnyObject, Sendable {
     /// What it runs on, and whatever is made of it.
     nonisolated var loop: EventLoop { get }

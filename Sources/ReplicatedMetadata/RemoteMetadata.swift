@@ -21,7 +21,8 @@ public actor RemoteMetadata: MetadataClient {
     private var requestCount: UInt64 = 0
     private var isClosed = false
 
-    /// Begins to connect to all of `nodes`; `preferred` is asked first, then the others by their numbers. Reads the files of `tls`.
+    /// Begins to connect to all of `nodes`; `preferred` is asked first, then the others by their numbers. Reads the
+    /// files of `tls`.
     public static func connect(
         cluster: String, tls: PeerTLS?, nodes: [NodeID: PeerAddress], preferring preferred: NodeID?, loop: EventLoop,
         logger: Logger

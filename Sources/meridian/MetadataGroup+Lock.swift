@@ -15,10 +15,10 @@ extension MetadataGroup {
         static let configuration = CommandConfiguration(
             abstract: "Run a command while holding a lock that one process of all has at a time.",
             discussion: """
-                Waits for its turn, first come, first served. The command finds a number in MERIDIAN_LOCK_TOKEN that is \
-                larger than that of every holder before: what it changes elsewhere should refuse a smaller one than it \
-                has seen. If the lock can't be kept (no node answers for two thirds of --ttl), the command gets SIGTERM, \
-                and SIGKILL before another one can have the lock. Ends with the command's status.
+                Waits for its turn, first come, first served. The command finds a number in MERIDIAN_LOCK_TOKEN that \
+                is larger than that of every holder before: what it changes elsewhere should refuse a smaller one than \
+                it has seen. If the lock can't be kept (no node answers for two thirds of --ttl), the command gets \
+                SIGTERM, and SIGKILL before another one can have the lock. Ends with the command's status.
 
                   meridian metadata lock backup -- pg_dump --file dump.sql
                   meridian metadata lock --ttl 30s report sh -c 'echo $MERIDIAN_LOCK_TOKEN'

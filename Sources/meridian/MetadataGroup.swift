@@ -13,8 +13,8 @@ struct MetadataGroup: AsyncParsableCommand {
         commandName: "metadata",
         abstract: "Look at what the nodes of a cluster agree on, and change it.",
         discussion: """
-            Asks this configuration's node first, then the others of cluster.nodes: any node does. What one command has \
-            set, every later one sees.
+            Asks this configuration's node first, then the others of cluster.nodes: any node does. What one command \
+            has set, every later one sees.
 
               meridian metadata members
               meridian metadata list /nodes/
