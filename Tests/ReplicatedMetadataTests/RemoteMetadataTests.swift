@@ -71,10 +71,10 @@ import TransactionCore
             var seen: [UInt8] = []
             for value in 1...60 as ClosedRange<UInt8> {
                 try await put("/w/\(value % 3)", value, session)
-                if value == 20 { while seen.count < 10 { seen += try await watch.next().map { $0.entry!.value[0] } } }
+                if value == 20 { while seen.count < 10 { seen += try await watch.next().compactMap { $0.entry?.value.first } } }
                 if value == 30 { await cluster.stop(first) }
             }
-            while seen.count < 60 { seen += try await watch.next().map { $0.entry!.value[0] } }
+            while seen.count < 60 { seen += try await watch.next().compactMap { $0.entry?.value.first } }
             #expect(seen == Array(1...60))
         }
     }
@@ -99,7 +99,7 @@ import TransactionCore
         try await withRemote { cluster, remote in
             let session = try await cluster.nodes[cluster.founders.nodes[0]]!.session()
             let puts = (0..<MetadataTransaction.partsMax).map { MetadataOperation.put(makeKey("/x/\($0)"), [1]) }
-            for _ in 0...MetadataHistory.changesMax / puts.count {
+            for _ in stride(from: 0, through: MetadataHistory.changesMax, by: puts.count) {
                 _ = try await session.transaction(MetadataTransaction(then: puts), deadline: soon)
             }
             await #expect(throws: CompactedError.self) {
