@@ -71,7 +71,9 @@ import TransactionCore
             var seen: [UInt8] = []
             for value in 1...60 as ClosedRange<UInt8> {
                 try await put("/w/\(value % 3)", value, session)
-                if value == 20 { while seen.count < 10 { seen += try await watch.next().compactMap { $0.entry?.value.first } } }
+                while value == 20, seen.count < 10 {
+                    seen += try await watch.next().compactMap { $0.entry?.value.first }
+                }
                 if value == 30 { await cluster.stop(first) }
             }
             while seen.count < 60 { seen += try await watch.next().compactMap { $0.entry?.value.first } }
