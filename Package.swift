@@ -155,7 +155,8 @@ let package = Package(
             name: "meridian",
             dependencies: [
                 "BankWorkload", "ClientAuthentication", "Consensus", "EventLoops", "Gateway", "LocalCluster",
-                "Metadata", "PeerTransport", "ReplicatedMetadata", "SQLSessions", "ShardBackend", "ShardSchema", "SimulationKit",
+                "Metadata", "PeerTransport", "ReplicatedMetadata", "SQLSessions", "ShardBackend", "ShardSchema",
+                "SimulationKit",
                 "SystemClock", "TransactionCore", "TransactionEngine",
                 .product(name: "ArgumentParser", package: "swift-argument-parser"),
                 .product(name: "Logging", package: "swift-log"),
@@ -259,7 +260,10 @@ let package = Package(
         ),
         .testTarget(
             name: "meridianTests",
-            dependencies: ["SystemClock", "TestSupport", "TransactionCore", "TransactionEngine", "meridian"]
+            dependencies: [
+                "LocalCluster", "PeerTransport", "SystemClock", "TestSupport", "TransactionCore", "TransactionEngine",
+                "meridian",
+            ]
         ),
         .testTarget(name: "RepositoryTests"),
     ],

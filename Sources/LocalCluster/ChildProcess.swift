@@ -30,10 +30,16 @@ final class ChildProcess: Sendable {
         var directory: String
         /// The user to become; nil stays who we are.
         var user: ServerUser?
-        /// What the child reads; nil is an empty input.
-        var input: String?
-        /// The file that output and errors are appended to.
-        var log: String
+        var streams: Streams
+    }
+
+    /// What the child reads and writes, and what it knows of us.
+    enum Streams: Sendable {
+        /// The file that it reads, nil for an empty one, and the file that output and errors are appended to. It knows
+        /// nothing of our environment, and a terminal's Ctrl-C does not reach it.
+        case files(input: String?, log: String)
+        /// Ours, and our terminal; our environment, with these variables over it.
+        case ours(environment: [String: String])
     }
 
     /// The exit status of a child whose user may not enter the working directory.
@@ -165,12 +171,18 @@ extension ChildProcess {
     }
 }
 
-/// Runs the order's command through setpriv(1), which becomes the user and asks for SIGQUIT at our death, in this order
-/// because a change of user clears the request. The shell then makes sure that we did not die before it was made.
+/// Runs the order's command through setpriv(1), which becomes the user and asks for a signal at our death, in this
+/// order because a change of user clears the request. The shell then makes sure that we did not die before it was made.
 /// A process group of its own keeps a terminal's Ctrl-C from the child.
+///
+/// A server gets SIGQUIT, which it obeys at once without leaving anything behind; another program might ignore that.
 private func posixSpawn(_ order: ChildProcess.Order) -> Result<pid_t, LocalClusterError> {
     let script = #"[ "$PPID" = "$1" ] || exit 1; cd "$2" || exit 113; shift 2; exec "$@""#
-    var arguments = ["setpriv", "--pdeathsig", "QUIT"]
+    var arguments = ["setpriv", "--pdeathsig"]
+    switch order.streams {
+    case .files: arguments.append("QUIT")
+    case .ours: arguments.append("KILL")
+    }
     if let user = order.user {
         arguments += ["--reuid", "\(user.userID)", "--regid", "\(user.groupID)", "--init-groups"]
     }
@@ -179,9 +191,19 @@ private func posixSpawn(_ order: ChildProcess.Order) -> Result<pid_t, LocalClust
     var actions = posix_spawn_file_actions_t()
     posix_spawn_file_actions_init(&actions)
     defer { posix_spawn_file_actions_destroy(&actions) }
-    posix_spawn_file_actions_addopen(&actions, 0, order.input ?? "/dev/null", O_RDONLY, 0)
-    posix_spawn_file_actions_addopen(&actions, 1, order.log, O_WRONLY | O_CREAT | O_APPEND, 0o600)
-    posix_spawn_file_actions_adddup2(&actions, 1, 2)
+    var flags = POSIX_SPAWN_SETSIGDEF | POSIX_SPAWN_SETSIGMASK
+    let environment: [String]
+    switch order.streams {
+    case .files(let input, let log):
+        posix_spawn_file_actions_addopen(&actions, 0, input ?? "/dev/null", O_RDONLY, 0)
+        posix_spawn_file_actions_addopen(&actions, 1, log, O_WRONLY | O_CREAT | O_APPEND, 0o600)
+        posix_spawn_file_actions_adddup2(&actions, 1, 2)
+        flags |= POSIX_SPAWN_SETPGROUP
+        // Nothing of ours is passed on: a PGPORT or PGOPTIONS of the user's would change what initdb and postgres do.
+        environment = ["PATH=/usr/local/sbin:/usr/local/bin:/usr/sbin:/usr/bin:/sbin:/bin", "LC_ALL=C.UTF-8"]
+    case .ours(let added):
+        environment = ProcessInfo.processInfo.environment.merging(added) { $1 }.map { "\($0)=\($1)" }
+    }
     // A server that held on to the end of somebody's pipe would keep its reader waiting for as long as it runs.
     posix_spawn_file_actions_addclosefrom_np(&actions, 3)
 
@@ -194,12 +216,8 @@ private func posixSpawn(_ order: ChildProcess.Order) -> Result<pid_t, LocalClust
     var all = sigset_t()
     sigfillset(&all)
     posix_spawnattr_setsigdefault(&attributes, &all)
-    posix_spawnattr_setflags(
-        &attributes, Int16(POSIX_SPAWN_SETPGROUP | POSIX_SPAWN_SETSIGDEF | POSIX_SPAWN_SETSIGMASK)
-    )
+    posix_spawnattr_setflags(&attributes, Int16(flags))
 
-    // Nothing of ours is passed on: a PGPORT or PGOPTIONS of the user's would change what initdb and postgres do.
-    let environment = ["PATH=/usr/local/sbin:/usr/local/bin:/usr/sbin:/usr/bin:/sbin:/bin", "LC_ALL=C.UTF-8"]
     var argumentPointers = arguments.map { strdup($0) } + [nil]
     var environmentPointers = environment.map { strdup($0) } + [nil]
     defer { for pointer in argumentPointers + environmentPointers { free(pointer) } }

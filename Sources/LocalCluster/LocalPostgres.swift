@@ -185,8 +185,7 @@ extension LocalPostgres {
     private func order(_ command: [String], input: String? = nil) -> ChildProcess.Order {
         ChildProcess.Order(
             command: [installation.program(command[0])] + command.dropFirst(), directory: home, user: user,
-            input: input,
-            log: logFile
+            streams: .files(input: input, log: logFile)
         )
     }
 

@@ -3,9 +3,10 @@ import Foundation
 /// A program that runs beside a local cluster, like a pooler in front of it. It dies with this process.
 public final class LocalProgram: Sendable {
     private let child: ChildProcess
-    private let log: String
+    /// Nil where it writes to our own output.
+    private let log: String?
 
-    private init(_ child: ChildProcess, log: String) {
+    private init(_ child: ChildProcess, log: String?) {
         (self.child, self.log) = (child, log)
     }
 
@@ -21,14 +22,29 @@ public final class LocalProgram: Sendable {
         let name = URL(filePath: command[0]).lastPathComponent
         let log = "\(directory)/\(name)-\(UUID().uuidString.prefix(8)).log"
         let user = asServerUser ? try ServerUser.current(ownerOf: directory) : nil
-        let order = ChildProcess.Order(command: command, directory: directory, user: user, input: nil, log: log)
+        let order = ChildProcess.Order(
+            command: command, directory: directory, user: user, streams: .files(input: nil, log: log))
         return LocalProgram(try await ChildProcess.spawn(order), log: log)
     }
+
+    /// Runs a command as if it were this process: with its input, output, terminal, directory and environment, and
+    /// `environment` over that.
+    ///
+    /// - Parameter command: the program, looked up in PATH, then its arguments.
+    public static func attached(_ command: [String], environment: [String: String]) async throws -> LocalProgram {
+        let order = ChildProcess.Order(
+            command: command, directory: FileManager.default.currentDirectoryPath, user: nil,
+            streams: .ours(environment: environment))
+        return LocalProgram(try await ChildProcess.spawn(order), log: nil)
+    }
+
+    /// Sends it a signal, unless it has ended.
+    public func signal(_ number: Int32) { child.signal(number) }
 
     public var processID: Int32 { child.processID }
 
     /// What it has printed so far, errors too.
-    public var output: String { (try? String(contentsOfFile: log, encoding: .utf8)) ?? "" }
+    public var output: String { log.flatMap { try? String(contentsOfFile: $0, encoding: .utf8) } ?? "" }
 
     /// Waits until it has printed `text`, at most `timeout`.
     public func waits(for text: String, timeout: Duration = .seconds(30)) async throws {

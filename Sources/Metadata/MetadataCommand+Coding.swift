@@ -9,41 +9,26 @@ extension MetadataCommand {
     ///
     /// - Throws: ``MalformedBytes`` that reading it would throw: something is longer than it may be.
     public func encoded() throws(MalformedBytes) -> [UInt8] {
-        var writer = ByteWriter()
-        writer.byte(codingVersion)
-        writer.write(self)
-        _ = try MetadataCommand(decoding: writer.bytes)
-        return writer.bytes
+        let bytes = versioned(self)
+        _ = try MetadataCommand(decoding: bytes)
+        return bytes
     }
 
     /// Reads what ``encoded()`` made.
     ///
     /// A node that can't read a command that was chosen stops: others may have done what it says.
     public init(decoding bytes: [UInt8]) throws(MalformedBytes) {
-        var reader = ByteReader(bytes)
-        guard bytes.count <= Self.bytesMax else { throw reader.malformed(.outOfRange) }
-        try reader.checkVersion()
-        self = try reader.value()
-        try reader.end()
+        guard bytes.count <= Self.bytesMax else { throw ByteReader(bytes).malformed(.outOfRange) }
+        self = try fromVersioned(bytes)
     }
 }
 
 extension MetadataAnswer {
     /// The form in bytes, for other nodes.
-    public var encoded: [UInt8] {
-        var writer = ByteWriter()
-        writer.byte(codingVersion)
-        writer.write(self)
-        return writer.bytes
-    }
+    public var encoded: [UInt8] { versioned(self) }
 
     /// Reads what ``encoded`` made.
-    public init(decoding bytes: [UInt8]) throws(MalformedBytes) {
-        var reader = ByteReader(bytes)
-        try reader.checkVersion()
-        self = try reader.value()
-        try reader.end()
-    }
+    public init(decoding bytes: [UInt8]) throws(MalformedBytes) { self = try fromVersioned(bytes) }
 }
 
 /// The largest epoch that another may be asked to exceed, far below ``numberMax``.
@@ -51,6 +36,23 @@ private let epochMax = 1 << 60
 
 /// Of commands, answers and snapshots.
 let codingVersion: UInt8 = 1
+
+/// A whole message: the version of its form, and what it says.
+func versioned(_ value: some ByteCoded) -> [UInt8] {
+    var writer = ByteWriter()
+    writer.byte(codingVersion)
+    writer.write(value)
+    return writer.bytes
+}
+
+/// Reads what ``versioned(_:)`` made.
+func fromVersioned<Value: ByteCoded>(_ bytes: [UInt8]) throws(MalformedBytes) -> Value {
+    var reader = ByteReader(bytes)
+    try reader.checkVersion()
+    let value: Value = try reader.value()
+    try reader.end()
+    return value
+}
 
 extension ByteReader {
     mutating func checkVersion() throws(MalformedBytes) {

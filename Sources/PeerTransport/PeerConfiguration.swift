@@ -14,6 +14,11 @@ public struct PeerAddress: Hashable, Sendable, CustomStringConvertible {
     public var description: String { host.contains(":") ? "[\(host)]:\(port)" : "\(host):\(port)" }
 }
 
+extension NodeID {
+    /// Who speaks to nodes and is none: it makes connections, and nobody makes one to it. Nodes' numbers begin at 1.
+    public static let client = NodeID(rawValue: 0)!
+}
+
 /// What a node's ``PeerTransport`` is like.
 public struct PeerConfiguration: Sendable {
     /// What tells the cluster from every other one: at most 255 bytes.

@@ -25,8 +25,8 @@ final class PeerLink: @unchecked Sendable {
     private var state = State.waiting(nil)
     /// How many attempts in a row have failed.
     private var failedAttempts = 0
-    /// What was logged last, so that every attempt of an hour does not say the same.
-    private var loggedReason: String?
+    /// Why the last attempt failed, or the connection ended; nil while there is none of that, or a connection.
+    private(set) var failure: String?
 
     init(to peer: NodeID, at address: PeerAddress, of transport: PeerTransport) {
         self.peer = peer
@@ -97,7 +97,7 @@ final class PeerLink: @unchecked Sendable {
     func opened(_ connection: PeerConnection) {
         state = .open(connection)
         failedAttempts = 0
-        loggedReason = nil
+        failure = nil
     }
 
     /// The connection, or an attempt, has ended: another one follows.
@@ -113,8 +113,9 @@ final class PeerLink: @unchecked Sendable {
             transport.loop.schedule(at: .now + longest * Double.random(in: 0.5...1)) { [self] in
                 if case .waiting = state { resolve() }
             })
-        guard reason != loggedReason else { return }
-        loggedReason = reason
+        // Every attempt of an hour would say the same.
+        guard reason != failure else { return }
+        failure = reason
         transport.logger.warning(
             "no connection to a node", metadata: ["peer": "\(peer)", "address": "\(address)", "reason": "\(reason)"])
     }

@@ -64,6 +64,8 @@ public final class PeerTransport: @unchecked Sendable {
 
     /// Whoever connects and says nothing takes no more than this away from the others.
     private static let strangersMax = 64
+    /// As many people and programs as look after a cluster, and more.
+    private static let clientsMax = 256
 
     private init(
         _ configuration: PeerConfiguration, tls: PeerTLSMaterial?, loop: EventLoops.EventLoop, logger: Logger,
@@ -77,13 +79,15 @@ public final class PeerTransport: @unchecked Sendable {
         connector = SocketConnector(loop: loop)
     }
 
-    /// Begins to listen for other nodes. Reads files and looks up a name, so it may block; from any thread.
+    /// Begins to listen for other nodes; without an address, nobody can connect to it (``NodeID/client``). Reads files
+    /// and looks up a name, so it may block; from any thread.
     public static func start(
-        _ configuration: PeerConfiguration, listeningOn address: PeerAddress, loop: EventLoops.EventLoop,
+        _ configuration: PeerConfiguration, listeningOn address: PeerAddress?, loop: EventLoops.EventLoop,
         logger: Logger, events: PeerEvents
     ) throws(PeerTransportError) -> PeerTransport {
         let tls = try configuration.tls.map { (paths) throws(PeerTransportError) in try PeerTLSMaterial(paths) }
         let transport = PeerTransport(configuration, tls: tls, loop: loop, logger: logger, events: events)
+        guard let address else { return transport }
         do {
             let resolved = try SocketAddress.makeAddressResolvingHost(address.host, port: address.port)
             transport.listener = try ListeningSocket(on: resolved, loop: loop) { [weak transport] channel in
@@ -140,8 +144,17 @@ public final class PeerTransport: @unchecked Sendable {
         links.removeValue(forKey: peer)?.end()
     }
 
+    /// The nodes that messages are sent to.
+    public var connectedPeers: [NodeID] { links.keys.sorted().filter(isConnected) }
+
     /// Whether messages to `peer` are sent.
     public func isConnected(to peer: NodeID) -> Bool { version(of: peer) != nil }
+
+    /// Why there is no connection to `peer`; nil where there is one, and until the first attempt has failed.
+    public func failure(of peer: NodeID) -> String? {
+        loop.checkIsolated()
+        return links[peer]?.failure
+    }
 
     /// The newest version that this node and `peer` both understand; nil without a connection.
     public func version(of peer: NodeID) -> UInt16? {
@@ -229,10 +242,14 @@ extension PeerTransport: PeerConnectionOwner {
             logger.info("connected to a node", metadata: ["peer": "\(peer)", "address": "\(connection.address)"])
             return events.connectionChanged(peer, true)
         }
-        // The node was started again, or has given the other one up.
-        for (other, link) in connections.values where link == nil && other.peer == peer && other !== connection {
-            other.close("node \(peer) has connected again, from \(connection.address)")
+        let earlier = connections.values.filter { $0.link == nil && $0.connection.peer == peer }
+            .map(\.connection).filter { $0 !== connection }
+        if peer == .client {
+            if earlier.count >= Self.clientsMax { connection.close("there are \(earlier.count) clients already") }
+            return
         }
+        // The node was started again, or has given the other one up.
+        for other in earlier { other.close("node \(peer) has connected again, from \(connection.address)") }
     }
 
     func received(_ frame: PeerFrame, from peer: NodeID, over connection: PeerConnection) {

@@ -8,11 +8,7 @@ extension MetadataNode {
     /// How long a command waits for its answer before it is handed in once more, perhaps to another leader.
     private static let resendInterval = Duration.milliseconds(250)
 
-    /// Has the log do `command`, and returns what came of it once this node has applied it.
-    ///
-    /// Handed in again where no answer comes: a transaction is done once all the same, by its number; see
-    /// ``MetadataCommand`` for the others. Throws ``MetadataError/Kind/noLeader`` at `deadline`, when it is not known
-    /// whether it was done or will be.
+    /// Returns when this node has applied the command.
     public func submit(
         _ command: MetadataCommand, deadline: ContinuousClock.Instant
     ) async throws(MetadataError) -> MetadataAnswer {

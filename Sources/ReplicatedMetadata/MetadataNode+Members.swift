@@ -3,27 +3,16 @@ import TransactionCore
 
 /// Who takes part in the metadata.
 extension MetadataNode {
-    /// What this node knows of the cluster.
-    public struct Status: Sendable {
-        public var membership: Membership
-        public var leader: NodeID?
-        /// Nodes that messages to are sent at the moment.
-        public var connected: NodeSet
-        public var chosenUpTo: Slot
-        public var promised: Ballot
-        public var holdsLease: Bool
-    }
-
-    public var status: Status {
+    public var status: MetadataStatus {
         let members = replica.membership.members.nodes
-        return Status(
-            membership: replica.membership, leader: replica.leader,
+        return MetadataStatus(
+            node: node, membership: replica.membership, leader: replica.leader,
             connected: NodeSet(members.filter { $0 == node || transport.isConnected(to: $0) }),
             chosenUpTo: replica.chosenUpTo, promised: replica.durable.promised,
             holdsLease: isClockTrusted && replica.holdsLease(at: now()))
     }
 
-    /// Changes who takes part, by one node; returns when this node has seen the change chosen.
+    /// Returns when this node has seen the change chosen.
     public func change(_ change: Membership.Change, deadline: ContinuousClock.Instant) async throws(MetadataError) {
         while true {
             try await catchUp(deadline: deadline)
@@ -82,10 +71,33 @@ extension MetadataNode {
         }
     }
 
-    /// Lets another node lead, if this one does.
-    public func handOver() {
-        replica.handOver(at: now())
+    /// Lets another node lead, if this one does: `successor`, or who is best at it.
+    public func handOver(to successor: NodeID? = nil) {
+        replica.handOver(to: successor, at: now())
         schedulePump()
+    }
+
+    public func lead(_ successor: NodeID, deadline: ContinuousClock.Instant) async throws(MetadataError) {
+        try await catchUp(deadline: deadline)
+        guard replica.membership.voters.contains(successor) else {
+            throw MetadataError(
+                .refused, "node \(successor) can't lead", detail: "the voters are \(replica.membership.voters)")
+        }
+        while replica.leader != successor {
+            try checkRunning()
+            guard .now < deadline else {
+                throw MetadataError(
+                    .noLeader, "node \(successor) did not come to lead in time", hint: "is it running, and caught up?")
+            }
+            if replica.leader == node {
+                handOver(to: successor)
+            } else if let leader = replica.leader {
+                transport.send(successor.encoded, kind: PeerKind.handOver.rawValue, to: leader)
+            }
+            // A lease's time is enough for an election; then it may have gone to another.
+            let next = min(deadline, .now + .nanoseconds(configuration.timing.leaseNanoseconds))
+            while replica.leader != successor, .now < next { try? await loop.sleep(for: .milliseconds(5)) }
+        }
     }
 }
 
@@ -93,6 +105,20 @@ extension MetadataNode {
 enum MembershipAnswer: UInt8 {
     case proposed = 1
     case notLeader, busy, refused, notCaughtUp
+}
+
+extension NodeID {
+    var encoded: [UInt8] {
+        var writer = ByteWriter()
+        writer.number(UInt64(rawValue))
+        return writer.bytes
+    }
+
+    init(encoded bytes: [UInt8]) throws(MalformedBytes) {
+        var reader = ByteReader(bytes)
+        self = NodeID(rawValue: UInt16(try reader.number(max: UInt64(NodeID.maximum))))!
+        try reader.end()
+    }
 }
 
 extension Membership.Change {

@@ -7,6 +7,8 @@ import TransactionCore
 extension MetadataNode {
     func received(kind: UInt8, _ payload: [UInt8], from sender: NodeID) {
         guard isRunning else { return }
+        // Who is no node has no part in it.
+        guard sender != .client else { return }
         switch PeerKind(rawValue: kind) {
         case .consensus:
             do {
@@ -20,7 +22,8 @@ extension MetadataNode {
                 return logger.error("a command can't be read", metadata: ["peer": "\(sender)"])
             }
             _ = replica.propose(payload)
-        case .readIndex, .changeMembership, nil:
+        case .handOver: if let successor = try? NodeID(encoded: payload) { handOver(to: successor) }
+        case .readIndex, .changeMembership, .client, nil:
             logger.error("a message of an unknown kind", metadata: ["peer": "\(sender)", "kind": "\(kind)"])
         }
         schedulePump()
@@ -38,7 +41,8 @@ extension MetadataNode {
         case .changeMembership:
             let change = try? Membership.Change(encoded: payload)
             answer([(change.map(changeMembershipHere) ?? .refused).rawValue])
-        case .consensus, .propose, nil: answer([])
+        case .client: clientRequested(payload, answer)
+        case .consensus, .propose, .handOver, nil: answer([])
         }
         schedulePump()
     }
@@ -53,14 +57,10 @@ extension MetadataNode {
         for record in state.records(NodeRecord.self) {
             addresses[record.node] = record.state == .left ? nil : PeerAddress(record.peerAddress)
         }
-        addresses[node] = nil
+        for reserved in [node, .client] { addresses[reserved] = nil }
         for peer in addresses.keys.sorted() { transport.setPeer(peer, at: addresses[peer]!) }
         for peer in connectedPeers.subtracting(addresses.keys).sorted() { transport.removePeer(peer) }
         connectedPeers = Set(addresses.keys)
-    }
-
-    func membershipChosen(_ membership: Membership) {
-        logger.notice("the members have changed", metadata: ["members": "\(membership)"])
     }
 }
 

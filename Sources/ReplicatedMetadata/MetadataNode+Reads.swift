@@ -7,7 +7,6 @@ extension MetadataNode {
     /// How long a node waits for the leader's word before it asks again.
     private static let askAgain = Duration.milliseconds(100)
 
-    /// Reads keys; nothing is missing that was answered to anybody before the read began.
     public func read(
         _ query: MetadataQuery, deadline: ContinuousClock.Instant
     ) async throws(MetadataError) -> QueryAnswer {
@@ -89,50 +88,38 @@ extension MetadataNode {
         }
     }
 
-    /// The changes to what is selected after `revision`, as they come, without a gap, in order; a list for each call of
-    /// `next`. It ends with ``CompactedError`` for who is too slow, and ``MetadataError`` when this node ends.
-    public func watch(_ selection: MetadataSelection, after revision: Revision) -> MetadataWatch {
+    public func changes(
+        of selection: MetadataSelection, after revision: Revision, within duration: Duration
+    ) async throws -> MetadataChanges {
+        let deadline = ContinuousClock.now + duration
         let id = watches.watch(selection, after: revision).id
-        openWatches.insert(id)
-        return MetadataWatch(id: id, node: self)
-    }
-
-    func take(_ id: Watches.WatchID) async throws -> [MetadataChange] {
+        let timer = loop.schedule(at: deadline) { [weak self] in self?.assumeIsolated { $0.wake(id) } }
+        defer {
+            timer.cancel()
+            watches.cancel(id)
+        }
         while true {
             try checkRunning()
             try Task.checkCancellation()
-            guard openWatches.contains(id) else { throw CancellationError() }
-            let (changes, _) = try watches.take(id, from: state)
-            if !changes.isEmpty { return changes }
-            await withTaskCancellationHandler {
-                await withUnsafeContinuation { continuation in
-                    watchers[id] = { [weak self] in
-                        self?.assumeIsolated { $0.watchers[id] = nil }
-                        continuation.resume()
-                    }
-                    if Task.isCancelled { watchers[id]?() }
-                }
-            } onCancel: {
-                loop.execute { [weak self] in self?.assumeIsolated { $0.watchers[id]?() } }
+            let (changes, hasMore) = try watches.take(id, from: state)
+            if let last = changes.last {
+                return MetadataChanges(changes, through: hasMore ? last.revision : max(revision, state.revision))
             }
+            guard .now < deadline else { return MetadataChanges([], through: max(revision, state.revision)) }
+            await waitForWatch(id)
         }
     }
 
-    func cancel(_ id: Watches.WatchID) {
-        watches.cancel(id)
-        openWatches.remove(id)
-        watchers[id]?()
+    private func waitForWatch(_ id: Watches.WatchID) async {
+        await withTaskCancellationHandler {
+            await withUnsafeContinuation { continuation in
+                watchers[id] = { continuation.resume() }
+                if Task.isCancelled { wake(id) }
+            }
+        } onCancel: {
+            loop.execute { [weak self] in self?.assumeIsolated { $0.wake(id) } }
+        }
     }
-}
 
-/// A watch on keys: ``next()`` waits for changes.
-public struct MetadataWatch: Sendable {
-    let id: Watches.WatchID
-    let node: MetadataNode
-
-    /// The next changes, at least one. One call at a time. Throws `CancellationError` when the watch has been ended.
-    public func next() async throws -> [MetadataChange] { try await node.take(id) }
-
-    /// Ends the watch.
-    public func cancel() async { await node.cancel(id) }
+    func wake(_ id: Watches.WatchID) { watchers.removeValue(forKey: id)?() }
 }

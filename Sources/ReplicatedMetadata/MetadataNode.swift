@@ -10,9 +10,9 @@ import TransactionCore
 /// One node's share in the replicated metadata: its replica with storage, peers and the state that the log makes.
 ///
 /// Everything runs on the event loop. Whatever happens in one turn of it shares a flush and the messages to each node.
-public actor MetadataNode {
+public actor MetadataNode: MetadataClient {
     public nonisolated let node: NodeID
-    nonisolated let loop: EventLoop
+    public nonisolated let loop: EventLoop
     public nonisolated var unownedExecutor: UnownedSerialExecutor { loop.asUnownedSerialExecutor() }
 
     let configuration: MetadataNodeConfiguration
@@ -29,8 +29,7 @@ public actor MetadataNode {
     /// Nodes to which connections are kept.
     var connectedPeers: Set<NodeID> = []
     private var lastLeader: NodeID?
-    var openWatches: Set<Watches.WatchID> = []
-    /// Whoever waits for a watch to have something.
+    /// Whoever waits for a watch to have something; see ``wake(_:)``.
     var watchers: [Watches.WatchID: @Sendable () -> Void] = [:]
 
     /// What the clock told last. While it does not tell, nothing is done by lease, and leases seem not to end.
@@ -48,6 +47,14 @@ public actor MetadataNode {
     var pendingApplications: [(slot: Slot, resume: () -> Void)] = []
     /// When the expiry of a session was proposed last.
     var expiryProposed: [SessionID: ContinuousClock.Instant] = [:]
+    /// How many others wait for an answer of this node.
+    var clientRequestCount = 0
+    /// It has been a member since it knows of any.
+    var wasMember: Bool
+    /// It was a member, and is none any more: it can only end.
+    public internal(set) var isRemoved: Bool
+    /// When others are asked next whether it was removed.
+    var removalAskDue = ContinuousClock.now
 
     struct PendingCommand {
         let bytes: [UInt8]
@@ -95,6 +102,9 @@ public actor MetadataNode {
         state = try durable.snapshot.state.isEmpty ? MetadataState() : MetadataState(snapshot: durable.snapshot.state)
         appliedUpTo = durable.snapshot.slot
         watches = Watches(of: state)
+        let isMember = durable.membership.contains(configuration.peers.node)
+        wasMember = isMember
+        isRemoved = !isMember && configuration.founders.contains(configuration.peers.node)
         origin = ProposedCommand.Origin(node: node, process: UInt64.random(in: 0 ... .max))
         for entry in durable.chosen {
             if case .command(let bytes) = entry {
@@ -147,7 +157,7 @@ public actor MetadataNode {
         pendingReads = [:]
         for pending in pendingApplications { pending.resume() }
         pendingApplications = []
-        for watcher in watchers.values { watcher() }
+        for id in watchers.keys { wake(id) }
         // The others are to take it for gone.
         if error.kind == .failed { Task { await transport.close() } }
     }
@@ -166,6 +176,7 @@ public actor MetadataNode {
                 node.replica.ticked(at: node.now())
                 node.resendCommands()
                 node.expireSessions()
+                node.lookForRemoval()
                 node.pump()
                 node.tick()
             }
@@ -254,7 +265,8 @@ public actor MetadataNode {
         appliedUpTo = snapshot.slot
         chosenSinceSnapshot = 0
         connectToPeers()
-        for id in watches.installed(state) { watchers[id]?() }
+        membershipChosen(snapshot.membership)
+        for id in watches.installed(state) { wake(id) }
     }
 
     private func apply(_ chosen: ChosenEntry) {
@@ -277,7 +289,7 @@ public actor MetadataNode {
             pendingCommands.removeValue(forKey: proposed.number)?.resume(.success(answer))
         }
         if changes.contains(where: { NodeRecord.selection.contains($0.key) }) { connectToPeers() }
-        for id in watches.applied(changes, at: revision) { watchers[id]?() }
+        for id in watches.applied(changes, at: revision) { wake(id) }
     }
 
     /// A node that leaves out what it does not understand would have another state than the others.

@@ -3,38 +3,54 @@ import EventLoops
 import Metadata
 import TransactionCore
 
-/// A session of this node in the metadata: it renews itself, numbers what is done in it, and ends with the node.
+/// A session in the metadata: it renews itself, numbers what is done in it, and ends with its process.
 public actor NodeSession {
-    nonisolated let node: MetadataNode
-    public nonisolated var unownedExecutor: UnownedSerialExecutor { node.loop.asUnownedSerialExecutor() }
+    nonisolated let client: any MetadataClient
+    public nonisolated var unownedExecutor: UnownedSerialExecutor { client.loop.asUnownedSerialExecutor() }
     private let clock: any IntervalClock
     private var session: MetadataSession
     private var renewing: Task<Void, Never>?
     /// It is over: what belonged to it is gone.
     public private(set) var isOver = false {
-        didSet { if isOver { Task { [waiting] in await waiting?.cancel() } } }
+        didSet { if isOver { waiting?.cancel() } }
     }
     /// What a contender waits for.
-    private var waiting: MetadataWatch?
+    private var waiting: Task<([MetadataChange], MetadataWatch), any Error>?
 
     /// Opens a session that others take for over when it was not renewed for `duration`.
     public static func open(
-        on node: MetadataNode, duration: Duration, clock: any IntervalClock, deadline: ContinuousClock.Instant
+        on client: any MetadataClient, duration: Duration, clock: any IntervalClock, deadline: ContinuousClock.Instant
     ) async throws -> NodeSession {
         let nanoseconds = Int64(duration / .nanoseconds(1))
         let now = try clock.now()
-        let opening = MetadataSession.opening(node: node.node, durationNanoseconds: nanoseconds, at: now)
-        guard case .session(let id, let expiry) = try await node.submit(opening, deadline: deadline) else {
+        let opening = MetadataSession.opening(node: client.node, durationNanoseconds: nanoseconds, at: now)
+        guard case .session(let id, let expiry) = try await client.submit(opening, deadline: deadline) else {
             throw MetadataError(.refused, "no session was opened")
         }
         let session = NodeSession(
-            node, MetadataSession(id, expiry: expiry, durationNanoseconds: nanoseconds), clock: clock)
+            client, MetadataSession(id, expiry: expiry, durationNanoseconds: nanoseconds), clock: clock)
         await session.keepAlive(every: duration / 6)
         return session
     }
 
-    private init(_ node: MetadataNode, _ session: MetadataSession, clock: any IntervalClock) {
-        self.node = node
+    /// Does `body` in a session of its own, which ends with it.
+    public static func with<Value: Sendable>(
+        _ client: any MetadataClient, clock: any IntervalClock, deadline: ContinuousClock.Instant,
+        _ body: @Sendable (NodeSession) async throws -> Value
+    ) async throws -> Value {
+        let session = try await open(on: client, duration: .seconds(10), clock: clock, deadline: deadline)
+        let result: Result<Value, any Error>
+        do {
+            result = .success(try await body(session))
+        } catch {
+            result = .failure(error)
+        }
+        try? await session.close(deadline: .now + .seconds(1))
+        return try result.get()
+    }
+
+    private init(_ client: any MetadataClient, _ session: MetadataSession, clock: any IntervalClock) {
+        self.client = client
         self.session = session
         self.clock = clock
     }
@@ -50,6 +66,12 @@ public actor NodeSession {
         return session.isAlive(at: now)
     }
 
+    /// For how long nobody can take it for over yet; zero when somebody may.
+    public var timeLeft: Duration {
+        guard !isOver, let now = try? clock.now() else { return .zero }
+        return .nanoseconds(max(0, session.expiry.nanoseconds(since: now.latest)))
+    }
+
     /// Until when it lives, as far as is known.
     public var expiry: Timestamp { session.expiry }
 
@@ -62,7 +84,7 @@ public actor NodeSession {
             if let command = session.submit(transaction), case .transaction(let number, _) = command {
                 // Answered or given up: either way nobody waits for it any more.
                 defer { session.answered(number.number) }
-                let answer = try await node.submit(command, deadline: deadline)
+                let answer = try await client.submit(command, deadline: deadline)
                 switch answer {
                 case .transaction(let answer): return answer
                 case .refused(.sessionUnknown):
@@ -73,7 +95,7 @@ public actor NodeSession {
                 }
             }
             guard .now < deadline else { throw MetadataError(.noLeader, "too many commands wait for their answers") }
-            try? await node.loop.sleep(for: .milliseconds(1))
+            try? await client.loop.sleep(for: .milliseconds(1))
         }
     }
 
@@ -88,10 +110,10 @@ public actor NodeSession {
                 let answer = try await self.transaction(transaction, deadline: .now + Self.patience)
                 actions += contender.answered(.transaction(answer))
             case .read(let query):
-                actions += contender.found(try await node.read(query, deadline: .now + Self.patience))
+                actions += contender.found(try await client.read(query, deadline: .now + Self.patience))
             case .watch(let key, let revision):
                 actions += try await change(of: key, after: revision, for: &contender)
-            case .unwatch: waiting = nil
+            case .unwatch: waiting?.cancel()
             case .held(let token):
                 guard case .holding(let own) = contender.state else { preconditionFailure("held, and not holding") }
                 return HeldLock(session: self, key: own.key, token: token)
@@ -104,13 +126,22 @@ public actor NodeSession {
     private func change(
         of key: MetadataKey, after revision: Revision, for contender: inout Contender
     ) async throws -> [Contender.Action] {
-        let watch = await node.watch(.key(key), after: revision)
-        waiting = watch
-        defer { Task { await watch.cancel() } }
         guard !isOver else { return contender.sessionEnded() }
+        var watch = client.watch(.key(key), after: revision)
         do {
             while true {
-                for change in try await watch.next() {
+                let next = Task { [watch] in
+                    var watch = watch
+                    return (try await watch.next(), watch)
+                }
+                waiting = next
+                let changes: [MetadataChange]
+                (changes, watch) = try await withTaskCancellationHandler {
+                    try await next.value
+                } onCancel: {
+                    next.cancel()
+                }
+                for change in changes {
                     let actions = contender.changed(change)
                     if !actions.isEmpty { return actions }
                 }
@@ -126,11 +157,11 @@ public actor NodeSession {
     public func close(deadline: ContinuousClock.Instant) async throws(MetadataError) {
         isOver = true
         renewing?.cancel()
-        _ = try await node.submit(.closeSession(session.id), deadline: deadline)
+        _ = try await client.submit(.closeSession(session.id), deadline: deadline)
     }
 
     private func keepAlive(every interval: Duration) {
-        renewing = Task(executorPreference: node.loop) { [weak self, loop = node.loop] in
+        renewing = Task(executorPreference: client.loop) { [weak self, loop = client.loop] in
             while !Task.isCancelled {
                 try? await loop.sleep(for: interval)
                 guard let self, await self.renew() else { return }
@@ -142,7 +173,7 @@ public actor NodeSession {
     private func renew() async -> Bool {
         guard !isOver else { return false }
         guard let now = try? clock.now(), let renewal = session.renewal(at: now) else { return true }
-        switch try? await node.submit(renewal, deadline: .now + .seconds(1)) {
+        switch try? await client.submit(renewal, deadline: .now + .seconds(1)) {
         case .session(_, let expiry): session.renewed(until: expiry)
         case .refused, .ended: isOver = true
         case .epoch, .transaction, nil: break

@@ -23,13 +23,7 @@ struct ProposedCommand: Sendable {
         writer.number(UInt64(origin.node.rawValue))
         writer.fixed(Int64(bitPattern: origin.process))
         writer.number(number)
-        do {
-            writer.block(try command.encoded())
-        } catch {
-            throw MetadataError(
-                .tooLarge, "the command is too large", detail: "\(error)",
-                hint: "values have \(MetadataEntry.valueBytesMax) bytes at most")
-        }
+        writer.block(try command.bytes())
         return writer.bytes
     }
 
@@ -49,6 +43,19 @@ struct ProposedCommand: Sendable {
     }
 }
 
+extension MetadataCommand {
+    /// ``encoded()``, with the error that people get.
+    func bytes() throws(MetadataError) -> [UInt8] {
+        do {
+            return try encoded()
+        } catch {
+            throw MetadataError(
+                .tooLarge, "the command is too large", detail: "\(error)",
+                hint: "values have \(MetadataEntry.valueBytesMax) bytes at most")
+        }
+    }
+}
+
 /// What the bytes of a message between nodes are; numbers are never used again for something else.
 enum PeerKind: UInt8 {
     /// A message of `Consensus`.
@@ -59,4 +66,8 @@ enum PeerKind: UInt8 {
     case readIndex = 3
     /// Asks the leader to change who takes part; the answer is a ``MembershipAnswer``.
     case changeMembership = 4
+    /// A ``ClientRequest``, from whoever; the answer is a ``ClientAnswer``.
+    case client = 5
+    /// Asks the leader to let a voter lead: its number.
+    case handOver = 6
 }

@@ -92,13 +92,13 @@ extension ClusterConfiguration {
 
     private static func replication(_ section: ConfigurationSection) throws -> ReplicationSettings {
         let explanation = ReplicationSettings.addressExplanation
-        let listen = try section.required("listen", explanation, PeerAddress.init)
+        let listen = try section.required("listen", explanation, PeerAddress.init(_:))
         let founders = try section.sections("nodes", keys: ["node", "address"]).map { node in
             (
                 try node.required("node", "a node's number is 1 to \(NodeID.maximum)") {
                     UInt16($0).flatMap { $0 > 0 ? NodeID(rawValue: $0) : nil }
                 },
-                try node.required("address", explanation, PeerAddress.init)
+                try node.required("address", explanation, PeerAddress.init(_:))
             )
         }
         guard !founders.isEmpty, Set(founders.map(\.0)).count == founders.count else {
@@ -121,7 +121,7 @@ extension ClusterConfiguration {
             name: try section.required("name", "it is a name of at most 255 bytes") {
                 (1...255).contains($0.utf8.count) ? $0 : nil
             },
-            listen: listen, address: try section.value("address", explanation, PeerAddress.init) ?? listen,
+            listen: listen, address: try section.value("address", explanation, PeerAddress.init(_:)) ?? listen,
             founders: Dictionary(founders) { first, _ in first },
             directory: directory,
             tls: paths[0].map { PeerTLS(certificateChain: $0, privateKey: paths[1]!, trustRoots: paths[2]!) })

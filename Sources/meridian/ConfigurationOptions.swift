@@ -32,14 +32,18 @@ struct ClusterOptions: ParsableArguments {
             try ShardConfiguration.check(shards)
             return ClusterConfiguration(shards: shards)
         }
+        return try Self.find(
+            config, hint: "start one, or use --config FILE, --shard 'NAME CONNINFO' or the variable MERIDIAN_CONFIG")
+    }
+
+    /// The configuration in `file`, or where ``load()`` looks else.
+    static func find(_ file: String?, hint: String) throws -> ClusterConfiguration {
         let named = ProcessInfo.processInfo.environment["MERIDIAN_CONFIG"].flatMap { $0.isEmpty ? nil : $0 }
-        if let path = config ?? named { return try ClusterConfiguration(contentsOf: path) }
+        if let path = file ?? named { return try ClusterConfiguration(contentsOf: path) }
         let running = try DevConfigurationFile.running()
         guard let path = running.first else {
             throw ConfigurationError(
-                "no shards are given, and no \"meridian dev\" of this user is running",
-                hint: "start one, or use --config FILE, --shard 'NAME CONNINFO' or the variable MERIDIAN_CONFIG"
-            )
+                "no configuration is given, and no \"meridian dev\" of this user is running", hint: hint)
         }
         guard running.count == 1 else {
             throw ConfigurationError(

@@ -65,7 +65,7 @@ final class CoordinatorSeat: Sendable {
     func follow(_ metadata: MetadataNode) async {
         while !Task.isCancelled {
             await look(metadata)
-            let watch = await metadata.watch(.prefix(.all), after: await metadata.state.revision)
+            var watch = metadata.watch(.prefix(.all), after: await metadata.state.revision)
             do {
                 while true {
                     let changes = try await watch.next()
@@ -77,7 +77,7 @@ final class CoordinatorSeat: Sendable {
             } catch is CompactedError {
                 continue
             } catch {
-                return await watch.cancel()
+                return
             }
         }
     }

@@ -119,6 +119,11 @@ private struct DevService: Service {
         try await migrate(configuration)
         let ports = try nodePorts()
         configuration.gateway.port = ports[0]
+        var nodes: DevNodes?
+        if options.nodes > 1 {
+            nodes = try DevNodes(configuration, ports: ports, in: cluster.path + "/nodes")
+            configuration.replication = nodes?.first
+        }
         let file = try DevConfigurationFile(configuration, uncertainty: options.uncertainty.duration)
         defer { file.remove() }
 
@@ -132,8 +137,7 @@ private struct DevService: Service {
         var services: [any Service] = cluster.servers.map { ShardSupervisor(server: $0, logger: logger) }
         // The group stops its services in the reverse order: the nodes before what watches the shards.
         if options.nodes == 1 { services.append(try NodeService(configuration, ports: ports)) }
-        if options.nodes > 1 {
-            let nodes = try DevNodes(configuration, ports: ports, in: cluster.path + "/nodes")
+        if let nodes {
             for number in 1...options.nodes { services.append(DevNodeSupervisor(number, of: nodes, logger: logger)) }
         }
         try await ServiceGroup(services: services, logger: logger).run()

@@ -9,6 +9,8 @@ import TransactionCore
 struct DevNodes: Sendable {
     /// By the nodes' numbers, from 1 on.
     let files: [String]
+    /// How the first one forms a cluster with the others.
+    let first: ReplicationSettings
     let directory: String
 
     /// Writes the files. The addresses by which nodes reach each other stay in them, because the nodes know each other
@@ -30,14 +32,18 @@ struct DevNodes: Sendable {
             try peers.map(\.description).joined(separator: "\n").write(toFile: known, atomically: true, encoding: .utf8)
         }
         let numbers = ports.indices.map { NodeID(rawValue: UInt16($0 + 1))! }
+        let settings = numbers.indices.map { index in
+            ReplicationSettings(
+                name: "dev", listen: peers[index], address: peers[index],
+                founders: Dictionary(uniqueKeysWithValues: zip(numbers, peers)),
+                directory: "\(directory)/\(numbers[index])")
+        }
+        first = settings[0]
         files = try numbers.indices.map { index in
             var node = configuration
             node.engine.node = numbers[index]
             node.gateway.port = ports[index]
-            node.replication = ReplicationSettings(
-                name: "dev", listen: peers[index], address: peers[index],
-                founders: Dictionary(uniqueKeysWithValues: zip(numbers, peers)),
-                directory: "\(directory)/\(numbers[index])")
+            node.replication = settings[index]
             let file = "\(directory)/node-\(numbers[index]).yaml"
             guard case .host(let uncertainty) = configuration.clock else {
                 preconditionFailure("dev has the host's clock")
@@ -49,7 +55,8 @@ struct DevNodes: Sendable {
     }
 }
 
-/// Runs one node as a process of its own, and starts it again some time after it has died.
+/// Runs one node as a process of its own, and starts it again some time after it has died, but not when it ends because
+/// it was removed.
 struct DevNodeSupervisor: Service {
     /// Long enough to see that the others go on without it.
     private static let restartAfter = Duration.seconds(5)
@@ -73,6 +80,11 @@ struct DevNodeSupervisor: Service {
                 let status = await cancelWhenGracefulShutdown { await node.exitStatus() }
                 group.cancelAll()
                 guard let status else { return await node.stop() }
+                guard status != .exited(0) else {
+                    print("node: \(number) has ended: \(node.lastLines)")
+                    try? await gracefulShutdown()
+                    return
+                }
                 logger.error(
                     "node \(number) ended (\(status)) and is started again soon; it said last:\n\(node.lastLines)")
                 try? await cancelWhenGracefulShutdown { try await Task.sleep(for: Self.restartAfter) }

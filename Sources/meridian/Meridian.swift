@@ -15,6 +15,11 @@ import Logging
               meridian bank run --clients 16 --seconds 10
               meridian bank check
 
+            Several nodes, each a process of its own, and what they agree on:
+
+              meridian dev --nodes 3
+              meridian metadata members
+
             Work with your own servers:
 
               meridian check-config --config /etc/meridian.yaml
@@ -23,7 +28,10 @@ import Logging
                                     --shard 'west host=db2 dbname=bank user=meridian'
             """,
         version: "0.1.0",
-        subcommands: [Dev.self, Serve.self, Migrate.self, CheckConfig.self, BankCommand.self, Simulate.self]
+        subcommands: [
+            Dev.self, Serve.self, Migrate.self, CheckConfig.self, BankCommand.self, MetadataGroup.self,
+            Simulate.self,
+        ]
     )
 
     static func main() async {

@@ -44,8 +44,12 @@ struct ReplicatedNodeService: Service {
             let metadata = try await MetadataNode.start(
                 replication.metadata(of: configuration.engine.node), clock: clock, loop: loops.metadata,
                 logger: Logger(label: "meridian.metadata"))
-            print("ready: \(configuration.gateway.url(port: door.port))")
-            let result = await Result { try await takePart(in: metadata, clock, door, loops.clients, seat) }
+            let result = await Result {
+                try await join(metadata, clock)
+                print("ready: \(configuration.gateway.url(port: door.port))")
+                try await takePart(in: metadata, clock, door, loops.clients, seat)
+            }
+            if await metadata.isRemoved { print("removed: node \(node) is no member of the cluster any more") }
             await metadata.stop()
             try result.get()
         } catch {
@@ -55,7 +59,32 @@ struct ReplicatedNodeService: Service {
         await door.close()
     }
 
-    /// One session after the other, until the node is to stop or can't take part any more.
+    private var node: NodeID { configuration.engine.node }
+
+    /// Has the others make this node a member, unless it is one already.
+    private func join(_ metadata: MetadataNode, _ clock: SystemBoundedClock) async throws {
+        guard replication.founders[node] == nil, await !metadata.status.membership.contains(node) else { return }
+        print("joining: node \(node) asks the nodes of cluster \(replication.name)")
+        let remote = try await replication.connect(
+            asking: nil, loop: metadata.loop, logger: Logger(label: "meridian.metadata"))
+        let record = NodeRecord(
+            node, .joining, clientAddress: "-", peerAddress: replication.address.description)
+        let result = await Result {
+            while !Task.isShuttingDownGracefully {
+                do {
+                    return try await cancelWhenGracefulShutdown {
+                        try await remote.add(record, clock: clock, deadline: .now + .seconds(10))
+                    }
+                } catch let error as MetadataError where error.kind == .noLeader {
+                    Self.logger.warning("not part of the cluster yet", metadata: ["error": "\(error)"])
+                }
+            }
+        }
+        await remote.close()
+        try result.get()
+    }
+
+    /// One session after the other, until the node is to stop, was removed, or can't take part any more.
     private func takePart(
         in metadata: MetadataNode, _ clock: SystemBoundedClock, _ door: ClientDoor, _ loop: EventLoop,
         _ seat: CoordinatorSeat
@@ -67,17 +96,19 @@ struct ReplicatedNodeService: Service {
                 group.addTask { for await _ in signals { seat.reload() } }
             }
             defer { group.cancelAll() }
-            while !Task.isShuttingDownGracefully {
+            while !Task.isShuttingDownGracefully, await !metadata.isRemoved {
                 do {
                     let session = try await cancelWhenGracefulShutdown {
                         try await NodeSession.open(
                             on: metadata, duration: Self.sessionDuration, clock: clock, deadline: .now + .seconds(5))
                     }
-                    let result = await Result { try await serve(under: session, clock, door, loop, seat) }
+                    let result = await Result { try await serve(under: session, of: metadata, clock, door, loop, seat) }
                     try? await session.close(deadline: .now + .seconds(1))
                     try result.get()
                 } catch  where Task.isShuttingDownGracefully {
                     return
+                } catch is CancellationError {
+                    // Removed.
                 } catch let error as MetadataError where error.kind == .failed {
                     throw error
                 } catch {
@@ -90,15 +121,20 @@ struct ReplicatedNodeService: Service {
 
     /// Waits until this node is elected; then coordinates until its session is over or it is to stop.
     private func serve(
-        under session: NodeSession, _ clock: SystemBoundedClock, _ door: ClientDoor, _ loop: EventLoop,
-        _ seat: CoordinatorSeat
+        under session: NodeSession, of metadata: MetadataNode, _ clock: SystemBoundedClock, _ door: ClientDoor,
+        _ loop: EventLoop, _ seat: CoordinatorSeat
     ) async throws {
         let address = clientAddress(port: door.port)
+        let record = NodeRecord(
+            node, .serving, clientAddress: address, peerAddress: replication.address.description)
+        try await session.write(record, deadline: .now + .seconds(5))
         let lock = try await cancelWhenGracefulShutdown {
-            try await session.acquire(CoordinatorSeat.prefix, value: Array(address.utf8))
+            try await whileMember(of: metadata) {
+                try await session.acquire(CoordinatorSeat.prefix, value: Array(address.utf8))
+            }
         }
         Self.logger.notice("elected to coordinate", metadata: ["token": "\(lock.token)"])
-        try await coordinate(under: session, behind: door, on: loop, clock, seat)
+        try await coordinate(under: session, of: metadata, behind: door, on: loop, clock, seat)
         try? await lock.release(deadline: .now + .seconds(1))
     }
 
@@ -110,8 +146,8 @@ struct ReplicatedNodeService: Service {
     }
 
     private func coordinate(
-        under session: NodeSession, behind door: ClientDoor, on loop: EventLoop, _ clock: SystemBoundedClock,
-        _ seat: CoordinatorSeat
+        under session: NodeSession, of metadata: MetadataNode, behind door: ClientDoor, on loop: EventLoop,
+        _ clock: SystemBoundedClock, _ seat: CoordinatorSeat
     ) async throws {
         var settings = configuration.engine
         settings.faultHook = try FaultInjection.hook(from: ProcessInfo.processInfo.environment)
@@ -124,7 +160,7 @@ struct ReplicatedNodeService: Service {
                 try configuration.gateway.load(), provider: sessions, behind: door,
                 logger: Logger(label: "meridian.gateway"))
             seat.take(gateway) { [configuration] in configuration.gateway.reload([gateway], sessions) }
-            let isStopping = await untilOver(session, engine)
+            let isStopping = await untilOver(session, of: metadata, engine)
             seat.leave()
             await gateway.shutdown(grace: isStopping ? NodeService.grace : .zero)
             await engine.shutdown(grace: isStopping ? NodeService.grace : .zero)
@@ -134,10 +170,30 @@ struct ReplicatedNodeService: Service {
         }
     }
 
-    /// Returns when the session may be over or another node has taken over, or when the node is to stop (true).
-    private func untilOver(_ session: NodeSession, _ engine: TransactionEngine) async -> Bool {
+    /// Does `body`; throws `CancellationError` when the node is removed before it is done.
+    private func whileMember<Value: Sendable>(
+        of metadata: MetadataNode, _ body: @escaping @Sendable () async throws -> Value
+    ) async throws -> Value {
+        try await withThrowingTaskGroup(of: Value?.self) { group in
+            group.addTask { try await body() }
+            group.addTask {
+                while await !metadata.isRemoved { try await Task.sleep(for: .milliseconds(100)) }
+                return nil
+            }
+            defer { group.cancelAll() }
+            guard let value = try await group.next() ?? nil else { throw CancellationError() }
+            return value
+        }
+    }
+
+    /// Returns when the session may be over or another node has taken over, or when the node is to stop or was removed
+    /// (true).
+    private func untilOver(
+        _ session: NodeSession, of metadata: MetadataNode, _ engine: TransactionEngine
+    ) async -> Bool {
         while await session.isAlive, await !engine.isFenced {
-            guard !Task.isShuttingDownGracefully else { return true }
+            if Task.isShuttingDownGracefully { return true }
+            if await metadata.isRemoved { return true }
             try? await cancelWhenGracefulShutdown { try await Task.sleep(for: .milliseconds(20)) }
         }
         Self.logger.error("this node coordinates no more: its session may be over, or another one has taken over")

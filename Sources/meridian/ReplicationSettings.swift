@@ -1,5 +1,6 @@
 import Consensus
-import Foundation
+import EventLoops
+import Logging
 import PeerTransport
 import ReplicatedMetadata
 import TransactionCore
@@ -19,6 +20,15 @@ struct ReplicationSettings: Sendable, Equatable {
     var tls: PeerTLS?
 
     static let addressExplanation = "it is an address, a colon and a port, like 10.0.0.1:7432"
+
+    /// Connects to the nodes without being one. `node` is this configuration's own, which is asked first; nil where it
+    /// has nothing to say.
+    func connect(asking node: NodeID?, loop: EventLoop, logger: Logger) async throws -> RemoteMetadata {
+        var nodes = founders
+        if let node { nodes[node] = address }
+        return try await RemoteMetadata.connect(
+            cluster: name, tls: tls, nodes: nodes, preferring: node, loop: loop, logger: logger)
+    }
 
     func metadata(of node: NodeID) -> MetadataNodeConfiguration {
         MetadataNodeConfiguration(

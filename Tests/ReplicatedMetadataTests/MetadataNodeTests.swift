@@ -137,7 +137,7 @@ import TransactionCore
         try await withCluster { cluster in
             let nodes = cluster.founders.nodes.map { cluster.nodes[$0]! }
             let start = try await nodes[1].read(.get(makeKey("/w/1")), deadline: soon).revision
-            let watch = await nodes[1].watch(.prefix(makePrefix("/w/")), after: start)
+            var watch = nodes[1].watch(.prefix(makePrefix("/w/")), after: start)
             let session = try await nodes[0].session()
             for value in 1...100 as ClosedRange<UInt8> {
                 _ = try await session.transaction(
@@ -146,7 +146,6 @@ import TransactionCore
             var seen: [UInt8] = []
             while seen.count < 100 { seen += try await watch.next().map { $0.entry?.value[0] ?? 0 } }
             #expect(seen == Array(1...100))
-            await watch.cancel()
         }
     }
 
@@ -162,7 +161,7 @@ import TransactionCore
             let reader = cluster.nodes[others[1]]!
             let found = try await reader.read(.get(makeKey("/here")), deadline: soon)
             #expect(found.entries.count == 1)
-            let watch = await reader.watch(.key(makeKey("/here")), after: found.revision)
+            var watch = reader.watch(.key(makeKey("/here")), after: found.revision)
             await cluster.stop(others[0])
             let changes = try await watch.next()
             #expect(changes.map { $0.entry == nil } == [true])

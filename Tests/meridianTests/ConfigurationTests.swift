@@ -1,4 +1,5 @@
 import Foundation
+import PeerTransport
 import SystemClock
 import Testing
 import TransactionCore
@@ -16,6 +17,25 @@ import TransactionEngine
         // The engine's settings hold a function, so what they print as is compared.
         #expect("\(example)" == "\(ClusterConfiguration(shards: example.engine.shards))")
         #expect(example.engine.shards.map(\.id.rawValue) == ["east", "west"])
+    }
+
+    @Test("the example's cluster is one, with every key that there is")
+    func exampleCluster() throws {
+        let path = URL(fileURLWithPath: #filePath).deletingLastPathComponent().appending(path: "../../ops").standardized
+        let lines = try String(contentsOfFile: path.path + "/meridian.example.yaml", encoding: .utf8)
+            .split(separator: "\n", omittingEmptySubsequences: false)
+        let start = try #require(lines.firstIndex(of: "# cluster:"))
+        let section = lines[start...].prefix { $0.hasPrefix("#") }.map { $0.dropFirst(2) }.joined(separator: "\n")
+        let cluster = try #require(try ClusterConfiguration(yaml: Self.shard + section, file: "/f").replication)
+        let nodes = (1...3).map { NodeID(rawValue: $0)! }
+        let addresses = nodes.map { PeerAddress(host: "node\($0).internal", port: 7432) }
+        #expect(
+            cluster
+                == ReplicationSettings(
+                    name: "bank", listen: PeerAddress(host: "10.0.0.1", port: 7432), address: addresses[0],
+                    founders: Dictionary(uniqueKeysWithValues: zip(nodes, addresses)), directory: "/var/lib/meridian",
+                    tls: PeerTLS(
+                        certificateChain: "/node1.pem", privateKey: "/node1.key", trustRoots: "/cluster-ca.pem")))
     }
 
     @Test("every key that is set is taken")
