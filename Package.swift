@@ -169,10 +169,12 @@ let package = Package(
         .executableTarget(
             name: "meridian-bench",
             dependencies: [
-                "BankWorkload", "CLibPQ", "EventLoops", "LocalCluster", "ShardBackend", "ShardSchema", "SystemClock",
-                "TransactionCore", "TransactionEngine",
+                "BankWorkload", "BoundedTime", "CLibPQ", "Consensus", "EventLoops", "LocalCluster", "Metadata",
+                "PeerTransport", "ReplicatedMetadata", "ShardBackend", "ShardSchema", "SystemClock", "TransactionCore",
+                "TransactionEngine",
                 .product(name: "ArgumentParser", package: "swift-argument-parser"),
                 .product(name: "Histogram", package: "hdrhistogram-swift"),
+                .product(name: "Logging", package: "swift-log"),
             ]
         ),
 

@@ -43,7 +43,7 @@ struct BenchCluster {
 
     func postgresVersion() throws -> String {
         let version = try BareConnection(shards[0].conninfo).scalar("SELECT current_setting('server_version_num')::int")
-        return "\(version / 10_000).\(version % 10_000)"
+        return "PostgreSQL \(version / 10_000).\(version % 10_000)"
     }
 
     /// Runs `body` with an engine over the shards.

@@ -30,7 +30,7 @@ struct Doors: Sendable {
     func postgresVersion() throws -> String {
         let number = try BareConnection(door("direct").conninfo)
             .scalar("SELECT current_setting('server_version_num')::int")
-        return "\(number / 10_000).\(number % 10_000)"
+        return "PostgreSQL \(number / 10_000).\(number % 10_000)"
     }
 
     /// Starts what is in between, fills the tables, runs `body`, and stops what was started.

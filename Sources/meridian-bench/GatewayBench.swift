@@ -34,10 +34,10 @@ struct GatewayBench: AsyncParsableCommand {
     private var cellSeconds: Int { seconds ?? (options.quick ? 2 : 5) }
 
     func run() async throws {
-        var report = BenchReport(benchmark: "gateway", postgres: "")
+        var report = BenchReport(benchmark: "gateway", software: "")
         try await LocalCluster.withTemporary(shards: 1, settings: Self.settings) { cluster in
             try await Doors.with(cluster, rows: options.quick ? 100_000 : 1_000_000) { doors in
-                report.postgres = try doors.postgresVersion()
+                report.software = try doors.postgresVersion()
                 for part in ["select", "update"] where parts.contains(part) { try await pgbench(part, doors, &report) }
                 if parts.contains("rows") { try await bulk("rows", doors, &report) { try $0.readRows() } }
                 if parts.contains("copy") {

@@ -15,7 +15,7 @@ struct Memory: AsyncParsableCommand {
         let duration = Duration.seconds(options.quick ? 40 : 600)
         try await LocalCluster.withTemporary(shards: 3, settings: Transfers.settings) { cluster in
             let bench = try await BenchCluster(cluster, accounts: Transfers.accounts)
-            var report = BenchReport(benchmark: "memory", postgres: try bench.postgresVersion())
+            var report = BenchReport(benchmark: "memory", software: try bench.postgresVersion())
             let samples = try await bench.memory(for: duration)
             // The first fifth is warming up: pools fill, statements are prepared.
             let steady = samples.dropFirst(samples.count / 5)

@@ -29,6 +29,13 @@ struct ProcessorTime {
         return threads.reduce(0) { $0 + seconds(of: "/proc/\(processID)/task/\($1)/schedstat") }
     }
 
+    /// What another process has spent with all its threads, those that have ended too; 0 where it is there no more.
+    static func ofProcess(_ processID: Int32) -> Double {
+        var (clock, time) = (clockid_t(), timespec())
+        guard clock_getcpuclockid(processID, &clock) == 0, clock_gettime(clock, &time) == 0 else { return 0 }
+        return Double(time.tv_sec) + Double(time.tv_nsec) / 1e9
+    }
+
     static func - (left: ProcessorTime, right: ProcessorTime) -> ProcessorTime {
         ProcessorTime(own: left.own - right.own, servers: left.servers - right.servers)
     }

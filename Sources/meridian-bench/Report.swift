@@ -11,10 +11,10 @@ struct Measurement: Codable {
     var mean: Double?
     var p50: Double?
     var p99: Double?
-    /// Processor time of this process, clients and coordinator, or of the process that is measured, for one operation,
-    /// in microseconds.
+    /// Processor time of this process, clients and coordinator, or of the process that is measured, or of the program
+    /// that the clients are in, for one operation, in microseconds.
     var ownMicroseconds: Double
-    /// Processor time of the PostgreSQL servers for one operation, in microseconds.
+    /// Processor time of the servers for one operation, in microseconds.
     var serverMicroseconds: Double
 
     var perSecond: Double { Double(operations) / seconds }
@@ -44,13 +44,14 @@ struct Measurement: Codable {
 struct BenchReport: Codable {
     var benchmark: String
     var machine: String
-    var postgres: String
+    /// What it was measured against or on, with its version.
+    var software: String
     var measurements: [Measurement] = []
     var ratios: [String: Double] = [:]
 
-    init(benchmark: String, postgres: String) {
+    init(benchmark: String, software: String) {
         self.benchmark = benchmark
-        self.postgres = postgres
+        self.software = software
         machine = Self.describeMachine()
     }
 
@@ -79,7 +80,7 @@ struct BenchReport: Codable {
 
     /// Prints the ratios and writes the file, if one is asked for.
     func finish(json path: String?) throws {
-        print("\nratios (\(machine); PostgreSQL \(postgres))")
+        print("\nratios (\(machine); \(software))")
         for (name, value) in ratios.sorted(by: { $0.key.localizedStandardCompare($1.key) == .orderedAscending }) {
             print("  \(name.padding(toLength: 60, withPad: " ", startingAt: 0)) \(Self.decimal(value))")
         }
@@ -93,7 +94,7 @@ struct BenchReport: Codable {
 
     private static func row(_ cells: String...) -> String {
         cells.enumerated().map { index, cell in
-            let width = index == 0 ? 26 : 10
+            let width = index == 0 ? 28 : 10
             return index == 0
                 ? cell.padding(toLength: width, withPad: " ", startingAt: 0)
                 : String(repeating: " ", count: max(1, width - cell.count)) + cell

@@ -23,7 +23,7 @@ struct Sums: AsyncParsableCommand {
         let duration = Duration.seconds(options.quick ? 10 : 60)
         try await LocalCluster.withTemporary(shards: 3, settings: Transfers.settings) { cluster in
             let bench = try await BenchCluster(cluster, accounts: 100_000)
-            var report = BenchReport(benchmark: "sums", postgres: try bench.postgresVersion())
+            var report = BenchReport(benchmark: "sums", software: try bench.postgresVersion())
             let (plain, strong) = try await bench.sums(clients: clients, for: duration)
             report.add(plain.measurement("plain", clients, duration))
             report.add(strong.measurement("strong", clients, duration))

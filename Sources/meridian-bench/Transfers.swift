@@ -42,7 +42,7 @@ struct Transfers: AsyncParsableCommand {
         let settings = Self.settings.merging(flushDelay > 0 ? slower : [:]) { _, new in new }
         try await LocalCluster.withTemporary(shards: 3, settings: settings) { cluster in
             let bench = try await BenchCluster(cluster, accounts: Self.accounts)
-            var report = BenchReport(benchmark: "transfers", postgres: try bench.postgresVersion())
+            var report = BenchReport(benchmark: "transfers", software: try bench.postgresVersion())
             for clients in clients {
                 var cells: [String: Cell] = [:]
                 for _ in 0..<rounds {
