@@ -25,6 +25,8 @@ public actor MetadataNode: MetadataClient {
     public private(set) var state: MetadataState
     private(set) var appliedUpTo: Slot
     private var chosenSinceSnapshot = 0
+    /// Records that go with the next flush.
+    private var unhurriedRecords: [DurableRecord] = []
     var watches: Watches
     /// Nodes to which connections are kept.
     var connectedPeers: Set<NodeID> = []
@@ -224,12 +226,17 @@ public actor MetadataNode: MetadataClient {
         takeSnapshot()
     }
 
+    /// What is chosen is written down with whatever comes next, at the latest with the answer to a heartbeat: nothing
+    /// depends on it, and after a crash the others tell it again. A flush for it alone would be in the way of the next
+    /// entry's.
     private func write(_ orders: Orders) {
-        guard !orders.records.isEmpty || !orders.messagesOnceDurable.isEmpty else { return }
+        unhurriedRecords += orders.records
         let messages = orders.messagesOnceDurable
-        storage.append(orders.records) { [weak self] outcome in
+        guard !messages.isEmpty || !unhurriedRecords.allSatisfy(\.saysOnlyWhatIsChosen) else { return }
+        storage.append(unhurriedRecords) { [weak self] outcome in
             self?.assumeIsolated { $0.written(messages, outcome) }
         }
+        unhurriedRecords = []
     }
 
     private func written(_ messages: [Envelope], _ outcome: MetadataStorage.Outcome) {
@@ -312,5 +319,11 @@ public actor MetadataNode: MetadataClient {
         chosenSinceSnapshot = 0
         replica.snapshotTaken(after: appliedUpTo, state: state.snapshot)
         schedulePump()
+    }
+}
+
+extension DurableRecord {
+    fileprivate var saysOnlyWhatIsChosen: Bool {
+        if case .chosenUpTo = self { true } else { false }
     }
 }
