@@ -26,10 +26,13 @@ extension MetadataNode {
             return answer(ClientAnswer.failed(error).encoded)
         }
         clientRequestCount += 1
-        Task {
-            answer(await self.answer(to: request, within: within).encoded)
-            clientRequestCount -= 1
-        }
+        // Without the preference it would go on, after each wait, by way of the global pool's threads.
+        Task(executorPreference: loop) { await self.serve(request, within: within, answer) }
+    }
+
+    private func serve(_ request: ClientRequest, within duration: Duration, _ answer: PeerAnswer) async {
+        answer(await self.answer(to: request, within: duration).encoded)
+        clientRequestCount -= 1
     }
 
     private func answer(to request: ClientRequest, within duration: Duration) async -> ClientAnswer {
