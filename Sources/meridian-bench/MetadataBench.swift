@@ -32,8 +32,8 @@ struct MetadataBench: AsyncParsableCommand {
     var programs = ".build/metadata-load"
 
     private var rounds: Int { options.quick ? 1 : 2 }
-    private var cellSeconds: Double { seconds ?? (options.quick ? 1.5 : 5) }
-    private var warmUp: Double { options.quick ? 0.5 : 2 }
+    private var cellSeconds: Double { seconds ?? (options.quick ? 1 : 5) }
+    private var warmUp: Double { options.quick ? 0.3 : 1.5 }
 
     /// One line of the table: what is measured, with how many clients.
     private struct Row: Hashable {
@@ -57,11 +57,13 @@ struct MetadataBench: AsyncParsableCommand {
             FileManager.default.temporaryDirectory.path + "/meridian-metadata-\(UUID().uuidString.prefix(8))"
         try FileManager.default.createDirectory(atPath: directory, withIntermediateDirectories: true)
         defer { try? FileManager.default.removeItem(atPath: directory) }
-        let loadPrograms = URL(filePath: programs).path(percentEncoded: false)
+        let loadPrograms = URL(filePath: programs).absoluteURL.path(percentEncoded: false)
         var cells: [String: [Row: Cell]] = [:]
         for round in 1...rounds {
             for system in systems {
-                try await ServerGroup.with(system, in: "\(directory)/\(round)", programs: loadPrograms) { group in
+                try await ServerGroup.with(
+                    system, in: "\(directory)/\(round)", programs: loadPrograms, warmUp: 6 * warmUp
+                ) { group in
                     for (operation, clients) in operations(on: system) {
                         let found = try await group.run(
                             operation, clients: clients, warmUp: warmUp, seconds: cellSeconds)

@@ -20,9 +20,12 @@ struct ServerGroup {
 
     /// Starts the servers, runs `body`, and ends them, also after an error.
     ///
-    /// - Parameter programs: the directory with the load programs for the other systems.
+    /// - Parameters:
+    ///   - programs: the directory with the load programs for the other systems.
+    ///   - warmUp: how many seconds they are written to before `body`.
     static func with(
-        _ name: String, in directory: String, programs: String, _ body: (ServerGroup) async throws -> Void
+        _ name: String, in directory: String, programs: String, warmUp: Double,
+        _ body: (ServerGroup) async throws -> Void
     ) async throws {
         let home = "\(directory)/\(name)"
         try FileManager.default.createDirectory(atPath: home, withIntermediateDirectories: true)
@@ -41,6 +44,8 @@ struct ServerGroup {
                 name: name, directory: home, servers: servers,
                 load: plan.load + ["\(keys)", "\(valueBytes)"])
             _ = try await group.run("fill", clients: 30, warmUp: 0, seconds: 0)
+            // What a JVM runs often it compiles.
+            _ = try await group.run("write", clients: 64, warmUp: 0, seconds: warmUp)
             result = .success(try await body(group))
         } catch {
             result = .failure(error)
