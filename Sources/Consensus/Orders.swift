@@ -3,7 +3,8 @@ import TransactionCore
 /// What a replica wants done since it was asked last.
 ///
 /// The shell makes ``records`` durable, in their order and with one flush for all; what does not depend on them goes on
-/// meanwhile.
+/// meanwhile. Where no message waits for them they may be written with those of later orders: a crash before then loses
+/// only what other nodes tell again.
 public struct Orders: Hashable, Sendable {
     /// To be written and flushed, after all earlier ones.
     public var records: [DurableRecord] = []

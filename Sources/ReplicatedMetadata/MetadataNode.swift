@@ -25,7 +25,7 @@ public actor MetadataNode: MetadataClient {
     public private(set) var state: MetadataState
     private(set) var appliedUpTo: Slot
     private var chosenSinceSnapshot = 0
-    /// Records that go with the next flush.
+    /// Records that no message waits for.
     private var unhurriedRecords: [DurableRecord] = []
     var watches: Watches
     /// Nodes to which connections are kept.
@@ -226,13 +226,12 @@ public actor MetadataNode: MetadataClient {
         takeSnapshot()
     }
 
-    /// What is chosen is written down with whatever comes next, at the latest with the answer to a heartbeat: nothing
-    /// depends on it, and after a crash the others tell it again. A flush for it alone would be in the way of the next
-    /// entry's.
+    /// Records that no message waits for (mostly: what is chosen) are written with the next ones, at the latest before
+    /// the answer to a heartbeat. A flush for them alone would be in the way of the next entry's.
     private func write(_ orders: Orders) {
         unhurriedRecords += orders.records
         let messages = orders.messagesOnceDurable
-        guard !messages.isEmpty || !unhurriedRecords.allSatisfy(\.saysOnlyWhatIsChosen) else { return }
+        guard !messages.isEmpty else { return }
         storage.append(unhurriedRecords) { [weak self] outcome in
             self?.assumeIsolated { $0.written(messages, outcome) }
         }
@@ -319,11 +318,5 @@ public actor MetadataNode: MetadataClient {
         chosenSinceSnapshot = 0
         replica.snapshotTaken(after: appliedUpTo, state: state.snapshot)
         schedulePump()
-    }
-}
-
-extension DurableRecord {
-    fileprivate var saysOnlyWhatIsChosen: Bool {
-        if case .chosenUpTo = self { true } else { false }
     }
 }
