@@ -130,16 +130,16 @@ final class ZooKeeperLoad {
     }
 
     private void fill() throws Exception {
-        create("/bench");
-        for (int number = 0; number < keys; number++) create(key(number));
+        CountDownLatch filled = new CountDownLatch(keys + 1);
+        create("/bench", filled);
+        for (int number = 0; number < keys; number++) create(key(number), filled);
+        filled.await();
     }
 
-    private void create(String key) throws Exception {
-        try {
-            members.get(0).create(key, value, ZooDefs.Ids.OPEN_ACL_UNSAFE, CreateMode.PERSISTENT);
-        } catch (KeeperException.NodeExistsException error) {
-            // Filled before.
-        }
+    private void create(String key, CountDownLatch filled) {
+        members.get(0).create(
+            key, value, ZooDefs.Ids.OPEN_ACL_UNSAFE, CreateMode.PERSISTENT,
+            (code, path, context, name) -> check(code, filled::countDown), null);
     }
 
     private static String key(int number) {
