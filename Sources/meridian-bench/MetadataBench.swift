@@ -87,15 +87,15 @@ struct MetadataBench: AsyncParsableCommand {
     }
 
     private func addRatios(to report: inout BenchReport) {
-        for row in rows {
+        for row in rows where row.name != "watch from answer" {
             guard let ours = report.find("\(row.name) Meridian", clients: row.clients) else { continue }
             for other in ["etcd", "ZooKeeper"] {
                 guard let theirs = report.find("\(row.name) \(other)", clients: row.clients) else { continue }
                 let name = "\(row.name), Meridian / \(other), \(row.clients) clients"
-                if row.name.hasPrefix("watch") {
-                    report.addRatio("\(name), p50", (ours.p50 ?? 0) / max(0.001, theirs.p50 ?? 0))
+                if row.name == "watch from start" {
+                    report.addRatio("\(name), median latency", ours.p50! / theirs.p50!)
                 } else {
-                    report.addRatio(name, ours.perSecond / theirs.perSecond)
+                    report.addRatio("\(name), per second", ours.perSecond / theirs.perSecond)
                 }
             }
         }

@@ -79,6 +79,25 @@ import TransactionCore
         }
     }
 
+    @Test("when all nodes have ended and begun again, nothing that was answered is missing")
+    func restart() async throws {
+        let cluster = try MetadataCluster()
+        cluster.snapshotEntriesMax = 20
+        try await cluster.startAll()
+        let session = try await cluster.nodes[cluster.founders.nodes[0]]!.session()
+        for value in 1...50 as ClosedRange<UInt8> {
+            _ = try await session.transaction(
+                MetadataTransaction(then: [.put(makeKey("/k\(value)"), [value])]), deadline: soon)
+        }
+        await cluster.stopAll()
+        try await cluster.startAll()
+        for node in cluster.nodes.values {
+            let answer = try await node.read(.first(makePrefix("/"), after: nil, limit: 100), deadline: soon)
+            #expect(answer.entries.map { Int($0.value[0]) }.sorted() == Array(1...50))
+        }
+        await cluster.stopAll()
+    }
+
     @Test("without a quorum nothing is answered, and afterwards it is")
     func noQuorum() async throws {
         try await withCluster { cluster in
