@@ -5,8 +5,9 @@ import TransactionCore
 
 /// Commands on their way to the log and back.
 extension MetadataNode {
-    /// How long a command waits for its answer before it is handed in once more, perhaps to another leader.
-    private static let resendInterval = Duration.milliseconds(250)
+    /// How long a command waits for its answer before it is handed in once more, perhaps to another leader. A long one
+    /// waits longer: what is on its way to all nodes must not be put behind itself again and again.
+    private static func resendInterval(_ bytes: [UInt8]) -> Duration { .milliseconds(250) * (1 + bytes.count >> 15) }
 
     /// Returns when this node has applied the command.
     public func submit(
@@ -49,7 +50,7 @@ extension MetadataNode {
         if case .notLeader(let leader) = replica.propose(pending.bytes) {
             guard let leader, transport.send(pending.bytes, kind: PeerKind.propose.rawValue, to: leader) else { return }
         }
-        pendingCommands[number]!.sendDue = .now + Self.resendInterval
+        pendingCommands[number]!.sendDue = .now + Self.resendInterval(pending.bytes)
         schedulePump()
     }
 
