@@ -21,8 +21,8 @@ public final class Gateway: Sendable {
         (eventLoop, port) = (listener.eventLoop, listener.port)
     }
 
-    /// Serves the clients that come to a door, whenever the door's directory says so. Throws a ``GatewayError`` when the
-    /// certificate can't be used. Reads files, so it may block.
+    /// Serves the clients that come to a door, whenever the door's directory says so. Throws a ``GatewayError`` when
+    /// the certificate can't be used. Reads files, so it may block.
     public init(
         _ configuration: GatewayConfiguration, provider: any ClientSessionProvider, behind door: ClientDoor,
         logger: Logger

@@ -157,11 +157,11 @@ import TransactionCore
         #expect(subject.state.expirations(at: interval(21)) == [.expireSession(second, expiry: time(20))])
     }
 
-    @Test("a holder renews when a third of the time has passed, and never believes in an earlier expiry")
+    @Test("a holder renews when a sixth of the time has passed, and never believes in an earlier expiry")
     func renewing() {
         var session = MetadataSession(SessionID(openedAt: revision(1)), expiry: time(400), durationNanoseconds: 300)
-        #expect(session.renewal(at: interval(195)) == nil)
-        #expect(session.renewal(at: interval(196)) == .renewSession(session.id, expiry: time(496)))
+        #expect(session.renewal(at: interval(145)) == nil)
+        #expect(session.renewal(at: interval(146)) == .renewSession(session.id, expiry: time(446)))
         session.renewed(until: time(496))
         session.renewed(until: time(450))
         #expect(session.expiry == time(496))
