@@ -18,7 +18,8 @@ import Testing
     }
 
     private func withNodes(_ body: (DevCluster) async throws -> Void) async throws {
-        let dev = DevCluster(command: try run(["dev", "--shards", "2", "--nodes", "3", "--data", "\(files.path)/data"]))
+        let command = try run(["dev", "--shards", "2", "--nodes", "3", "--data", "\(files.path)/data"])
+        let dev = DevCluster(command: command)
         try await waitUntil("three nodes are ready", within: .seconds(120)) { dev.urls.count == 3 }
         try await body(dev)
         dev.command.signal(SIGINT)
