@@ -140,8 +140,11 @@ public struct Replica: Sendable {
     public var knowsAllChosen: Bool { isLeading && chosenUpTo >= leadership!.recoveredUpTo }
 
     /// Whether it may answer reads by itself: nobody else can have anything chosen before its lease expires.
+    ///
+    /// One that is no voter any more has none: a voter that is the only one left need not remember its grant.
     public func holdsLease(at now: TimestampInterval) -> Bool {
-        knowsAllChosen && now.isBefore(leadership!.leaseExpiry(in: membership))
+        knowsAllChosen && membership.voters.contains(node)
+            && now.isBefore(leadership!.leaseExpiry(in: membership))
     }
 
     // MARK: Pieces

@@ -143,21 +143,33 @@ final class DoorHandler: ChannelDuplexHandler, RemovableChannelHandler, @uncheck
     private func connect(to address: SocketAddress) {
         phase = .connecting
         connector.connect(to: address, within: .seconds(1)) { [self] channel in
-            guard phase == .connecting, let context, let client else { return channel.close(promise: nil) }
-            let (here, there) = (RelayHandler(), RelayHandler())
+            let there = RelayHandler()
             try channel.pipeline.syncOperations.addHandler(there)
-            try context.pipeline.syncOperations.addHandler(here, position: .after(self))
-            channel.write(ProxyHeader(source: client, destination: context.localAddress).encoded, promise: nil)
-            phase = .handedOn(address)
-            RelayHandler.join(here, there)
-            if received.readableBytes > 0 { context.fireChannelRead(wrapInboundOut(received)) }
-            received.clear()
-            context.fireChannelReadComplete()
-            if isReadHeld { context.channel.read() }
-            endIfStray()
+            // It takes nothing before it is active, which it is when this turn is over.
+            loop.execute { self.handOn(to: address, over: channel, there) }
         } failed: { [self] error in
             tryLater("\(address): \(error)")
         }
+    }
+
+    private func handOn(to address: SocketAddress, over channel: any Channel, _ there: RelayHandler) {
+        let here = RelayHandler()
+        guard phase == .connecting, channel.isActive, let context, let client,
+            (try? context.pipeline.syncOperations.addHandler(here, position: .after(self))) != nil
+        else {
+            channel.close(promise: nil)
+            return tryLater("\(address): the connection was lost")
+        }
+        phase = .handedOn(address)
+        channel.writeAndFlush(ProxyHeader(source: client, destination: context.localAddress).encoded, promise: nil)
+        RelayHandler.join(here, there)
+        if received.readableBytes > 0 {
+            context.fireChannelRead(wrapInboundOut(received))
+            context.fireChannelReadComplete()
+            received.clear()
+        }
+        if isReadHeld { context.channel.read() }
+        endIfStray()
     }
 
     /// Hands over to what was put behind, with what has come so far.

@@ -1,7 +1,7 @@
 import NIOCore
 
 /// One side of a connection that is handed on: what is read here is written there, no faster than it takes it.
-final class RelayHandler: ChannelDuplexHandler {
+final class RelayHandler: ChannelDuplexHandler, @unchecked Sendable {
     typealias InboundIn = ByteBuffer
     typealias InboundOut = ByteBuffer
     typealias OutboundIn = ByteBuffer
