@@ -137,9 +137,7 @@ actor ClientTransaction: LoopActor {
     /// Temporary tables are nobody else's: what uses nothing else needs no lock, and leaves the snapshot to the rest.
     func sessions(for statement: BoundStatement) async throws(TransactionError) -> ReadWriteTransaction? {
         let plan = statement.plan
-        if plan.changesSharedTables, !mayWrite {
-            try checkMayWrite(plan.statement.text.prefix { $0.isLetter }.uppercased())
-        }
+        if plan.changesSharedTables { try checkMayWrite(plan.statement.text.prefix { $0.isLetter }.uppercased()) }
         try checkMayLockRows(statement)
         guard plan.usesTemporaryTables else {
             return statement.isLocking ? try await lockingTransaction(for: statement) : writer
@@ -243,9 +241,7 @@ actor ClientTransaction: LoopActor {
         portalCount += 1
         let lasting = lasting(statement)
         let name = "meridian_portal_\(portalCount)"
-        guard let cursor = try await locking(writer).cursor(statement, lasting, name: name) else {
-            return nil
-        }
+        guard let cursor = try await locking(writer).cursor(statement, lasting, name: name) else { return nil }
         try await remember(statement)
         return StatementResult(cursor, fields: try await cursor.open(statement.resultFormat))
     }
@@ -379,12 +375,10 @@ actor ClientTransaction: LoopActor {
         }
     }
 
-    private var mayWrite: Bool { !modes.isReadOnly && modes.bound == .strong }
-
-    func checkMayWrite(_ command: String) throws(TransactionError) {
-        guard !mayWrite else { return }
+    func checkMayWrite(_ command: @autoclosure @Sendable () -> String) throws(TransactionError) {
+        guard modes.isReadOnly || modes.bound != .strong else { return }
         throw TransactionError(
-            .readOnlyTransaction, "cannot execute \(command) in a read-only transaction",
+            .readOnlyTransaction, "cannot execute \(command()) in a read-only transaction",
             hint: modes.bound == .strong ? nil : "RESET meridian.read_staleness and meridian.read_timestamp to write")
     }
 
