@@ -135,6 +135,7 @@ public actor TransactionEngine: LoopActor {
     }
 
     private func admit() async throws(TransactionError) {
+        guard !isFenced else { throw Self.fenced }
         guard !isStopping else { throw Self.stopping }
         if admission.hasRoom, admissionQueue.isEmpty {
             admission.opened()
@@ -244,5 +245,8 @@ public actor TransactionEngine: LoopActor {
     }
 
     static let stopping = TransactionError(.adminShutdown, "the engine is stopping", hint: "connect to another node")
+    static let fenced = TransactionError(
+        .objectNotInPrerequisiteState, "this node is fenced: another coordinator has taken over",
+        hint: "connect to another node")
     static let cancelled = TransactionError(.queryCanceled, "the caller gave up")
 }
