@@ -36,8 +36,12 @@ struct TransactionBlock: Sendable {
         }
     }
 
-    /// The modes that were said, for AND CHAIN.
-    var modes: TransactionModes { TransactionModes(isReadOnly: isReadOnly, isDeferrable: isDeferrable) }
+    /// The modes that were said, for AND CHAIN. A block that has failed has lost them, as on PostgreSQL.
+    var modes: TransactionModes {
+        hasFailed
+            ? TransactionModes()
+            : TransactionModes(isReadOnly: isReadOnly, isDeferrable: isDeferrable)
+    }
 
     mutating func begin(_ variables: SessionVariables) {
         self = TransactionBlock()

@@ -76,6 +76,14 @@ import Testing
                 #expect(try await client.run(wrapped)[0].text(0) == "0")
                 #expect(await client.failure("DEALLOCATE nope") == "26000")
                 #expect(await client.failure("COMMIT AND CHAIN") == "25P01")
+                // What has failed has lost its modes.
+                for end in ["COMMIT AND CHAIN", "ROLLBACK AND CHAIN"] {
+                    try await client.text("BEGIN READ ONLY")
+                    #expect(await client.failure("SELECT 1/0") == "22012")
+                    try await client.text(end)
+                    try await client.text("DELETE FROM t WHERE n = -1")
+                    try await client.text("ROLLBACK")
+                }
             }
         }
     }
