@@ -195,8 +195,10 @@ extension Replica {
         guard knowsAllChosen, !leadership!.changesMembership else { return .busy }
         guard let changed = membership.applying(change) else { return .impossible }
         if case .promote(let learner) = change {
-            let known = leadership!.followers[learner]?.chosenUpTo ?? .zero
-            guard known.distance(to: chosenUpTo) <= Self.promotionLagMax else { return .notCaughtUp }
+            // One that has never answered has nothing.
+            guard let follower = leadership!.followers[learner], follower.round > 0,
+                follower.chosenUpTo.distance(to: chosenUpTo) <= Self.promotionLagMax
+            else { return .notCaughtUp }
         }
         leadership!.queue.append(.membership(changed))
         proposeQueued()

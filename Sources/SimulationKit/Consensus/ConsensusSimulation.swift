@@ -94,7 +94,7 @@ struct ConsensusRunPlan {
         joinerCount = random.index(below: 3)
         clientCount = 1 + random.index(below: 5)
         durationNanoseconds = random.number(in: 500...2_500) * millisecond
-        snapshotEntries = random.element(of: [2, 5, 20, 100])
+        snapshotEntries = random.element(of: [2, 2, 5, 5, 20, 100])
         lossProbability = random.element(of: [0, 0.01, 0.1, 0.3])
         repeatProbability = random.element(of: [0, 0.02, 0.2])
         delayNanoseconds = random.element(of: [1, 5, 30]) * millisecond
@@ -108,7 +108,7 @@ struct ConsensusRunPlan {
         partition = mean([nil, 50, 200], &random)
         clockStep = mean([nil, 30, 100], &random)
         usurpation = mean([nil, nil, 100], &random)
-        change = mean([nil, 30, 100, 300], &random)
+        change = mean([nil, 20, 40, 100], &random)
         handOver = mean([nil, 200], &random)
     }
 
