@@ -16,6 +16,8 @@ final class CoordinatorSeat: Sendable {
         var elected: SocketAddress?
         /// This node's own, while it serves.
         var gateway: Gateway?
+        /// Where this node's clients come to: while it does not serve, nobody is to be sent there.
+        var own: SocketAddress?
         /// Addresses from which nodes come.
         var nodes: Set<String> = []
         var changed: @Sendable () -> Void = {}
@@ -36,7 +38,8 @@ final class CoordinatorSeat: Sendable {
             destination: { [self] in
                 state.withLock { state in
                     if let gateway = state.gateway { return .here(gateway) }
-                    return state.elected.map { .node($0) } ?? .nobody
+                    guard let elected = state.elected, elected != state.own else { return .nobody }
+                    return .node(elected)
                 }
             },
             isNode: { [self] address in
@@ -49,14 +52,20 @@ final class CoordinatorSeat: Sendable {
         state.withLock { $0.changed = body }
     }
 
+    /// This node's clients come to that address: `host:port`.
+    func stands(at address: String) {
+        let own = GatewaySettings.address(address).flatMap { Self.resolve($0.host, $0.port) }
+        state.withLock { $0.own = own }
+    }
+
     /// This node serves clients by `gateway`, whose files `reload` reads again.
     func take(_ gateway: Gateway, reload: @escaping @Sendable () -> Void) {
         state.withLock { ($0.gateway, $0.reload) = (gateway, reload) }
     }
 
-    /// It does not any more. Until the metadata tells of another one, nobody does.
+    /// It does not any more.
     func leave() {
-        state.withLock { ($0.gateway, $0.elected, $0.reload) = (nil, nil, {}) }
+        state.withLock { ($0.gateway, $0.reload) = (nil, {}) }
     }
 
     func reload() { state.withLock { $0.reload }() }

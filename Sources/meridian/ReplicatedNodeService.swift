@@ -39,6 +39,7 @@ struct ReplicatedNodeService: Service {
         let door = try ClientDoor.open(
             host: door.host, port: door.port, clientsMax: door.clientsMax, on: loops.clients, logger: Self.logger,
             seat.directory)
+        seat.stands(at: clientAddress(port: door.port))
         seat.whenChanged { door.destinationChanged() }
         do {
             let metadata = try await MetadataNode.start(
