@@ -6,8 +6,8 @@ extension Replica {
     /// unseat a leader that all the others follow.
     mutating func startCanvass(at now: TimestampInterval) {
         guard membership.voters.contains(node), mayPromise(to: node, at: now) else {
-            // It may be a voter without knowing it, and needed; or know what voters lack who can't lead without it. Under
-            // a ballot that nobody ever had they take nothing for chosen, and ask.
+            // It may be a voter without knowing it, and needed; or know what voters lack who can't lead without it.
+            // Under a ballot that nobody ever had they take nothing for chosen, and ask.
             for other in others {
                 send(.catchUp(from: chosenUpTo.next), to: other)
                 send(.chosenUpTo(.zero, upTo: chosenUpTo), to: other)
