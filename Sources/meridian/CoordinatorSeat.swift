@@ -73,15 +73,17 @@ final class CoordinatorSeat: Sendable {
     /// Keeps up to date until the task is cancelled or the metadata fails.
     func follow(_ metadata: MetadataNode) async {
         while !Task.isCancelled {
-            await look(metadata)
-            var watch = metadata.watch(.prefix(.all), after: await metadata.state.revision)
+            // What comes after the state that was looked at, and not after a later one.
+            let seen = await metadata.state
+            look(seen)
+            var watch = metadata.watch(.prefix(.all), after: seen.revision)
             do {
                 while true {
                     let changes = try await watch.next()
                     let isRelevant = changes.contains {
                         Self.prefix.contains($0.key) || NodeRecord.selection.contains($0.key)
                     }
-                    if isRelevant { await look(metadata) }
+                    if isRelevant { look(await metadata.state) }
                 }
             } catch is CompactedError {
                 continue
@@ -91,8 +93,7 @@ final class CoordinatorSeat: Sendable {
         }
     }
 
-    private func look(_ metadata: MetadataNode) async {
-        let metadataState = await metadata.state
+    private func look(_ metadataState: MetadataState) {
         let holder = metadataState.read(Contender.holder(in: Self.prefix)).entries.first
         let text = holder.map { String(decoding: $0.value, as: UTF8.self) }
         let elected = text.flatMap(GatewaySettings.address).flatMap { Self.resolve($0.host, $0.port) }
