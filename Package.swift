@@ -84,7 +84,7 @@ let package = Package(
                 "Consensus", "EventLoops", "TransactionCore", .product(name: "Logging", package: "swift-log"),
             ]
         ),
-        .target(name: "LocalCluster", dependencies: ["CLinux"]),
+        .target(name: "LocalCluster", dependencies: ["CLinux", "TransactionCore"]),
         .target(
             name: "PeerTransport",
             dependencies: [

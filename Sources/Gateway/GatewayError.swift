@@ -1,5 +1,7 @@
+import TransactionCore
+
 /// Why a gateway did not start, or did not take a new certificate. An error of the process, not of a client.
-public struct GatewayError: Error, Hashable, Sendable {
+public struct GatewayError: ReportedError, Hashable, Sendable {
     /// What happened: lower case, no full stop.
     public var message: String
     /// The facts.
@@ -11,15 +13,5 @@ public struct GatewayError: Error, Hashable, Sendable {
         self.message = message
         self.detail = detail
         self.hint = hint
-    }
-}
-
-extension GatewayError: CustomStringConvertible {
-    /// psql's layout without the severity.
-    public var description: String {
-        var lines = [message]
-        if let detail { lines.append("DETAIL:  \(detail)") }
-        if let hint { lines.append("HINT:  \(hint)") }
-        return lines.joined(separator: "\n")
     }
 }

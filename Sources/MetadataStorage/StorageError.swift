@@ -1,5 +1,7 @@
+import TransactionCore
+
 /// Why storage was not opened, or can't be used any more.
-public struct StorageError: Error, Hashable, Sendable {
+public struct StorageError: ReportedError, Hashable, Sendable {
     /// What happened: lower case, no full stop.
     public var message: String
     /// The facts.
@@ -11,15 +13,5 @@ public struct StorageError: Error, Hashable, Sendable {
         self.message = message
         self.detail = detail
         self.hint = hint
-    }
-}
-
-extension StorageError: CustomStringConvertible {
-    /// psql's layout without the severity.
-    public var description: String {
-        var lines = [message]
-        if let detail { lines.append("DETAIL:  \(detail)") }
-        if let hint { lines.append("HINT:  \(hint)") }
-        return lines.joined(separator: "\n")
     }
 }

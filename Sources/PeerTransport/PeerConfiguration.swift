@@ -55,16 +55,13 @@ public struct PeerConfiguration: Sendable {
 }
 
 /// Why a transport did not start.
-public struct PeerTransportError: Error, Hashable, Sendable, CustomStringConvertible {
+public struct PeerTransportError: ReportedError, Hashable {
     /// What happened: lower case, no full stop.
     public var message: String
     /// The facts.
-    public var detail: String
+    public var detail: String?
     /// The next step.
-    public var hint: String
-
-    /// psql's layout without the severity.
-    public var description: String { "\(message)\nDETAIL:  \(detail)\nHINT:  \(hint)" }
+    public var hint: String?
 }
 
 /// Why a request has no answer. Whether the peer has got it and acted on it is not known, except where it was not sent.

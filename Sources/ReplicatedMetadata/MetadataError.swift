@@ -1,7 +1,7 @@
 import TransactionCore
 
 /// Why the metadata did not answer, in PostgreSQL's form.
-public struct MetadataError: Error, Hashable, Sendable, CustomStringConvertible {
+public struct MetadataError: ReportedError, Hashable {
     /// The numbers are what nodes tell others.
     public enum Kind: UInt8, Hashable, Sendable {
         /// No leader answered in time. What was to be done may have been, or may be yet.
@@ -30,9 +30,4 @@ public struct MetadataError: Error, Hashable, Sendable, CustomStringConvertible 
 
     /// Whoever waited does not any more. What was to be done may have been, or may be yet.
     static let cancelled = MetadataError(.stopped, "the wait for the metadata was cancelled")
-
-    public var description: String {
-        ([message] + [detail.map { "DETAIL:  \($0)" }, hint.map { "HINT:  \($0)" }].compactMap { $0 })
-            .joined(separator: "\n")
-    }
 }

@@ -2,7 +2,7 @@ import ShardBackend
 import TransactionCore
 
 /// Why the schema of a shard could not be brought up to date; the shard is as it was before the failed migration.
-public struct SchemaError: Error, Hashable, Sendable {
+public struct SchemaError: ReportedError, Hashable, Sendable {
     public var sqlState: SQLState
     /// What happened: lower case, no full stop.
     public var message: String
@@ -26,14 +26,6 @@ public struct SchemaError: Error, Hashable, Sendable {
         detail = fields?.detail
         hint = fields?.hint
     }
-}
 
-extension SchemaError: CustomStringConvertible {
-    /// psql's layout without the severity.
-    public var description: String {
-        var lines = ["\(sqlState): \(message)"]
-        if let detail { lines.append("DETAIL:  \(detail)") }
-        if let hint { lines.append("HINT:  \(hint)") }
-        return lines.joined(separator: "\n")
-    }
+    public var headline: String { "\(sqlState): \(message)" }
 }

@@ -3,7 +3,7 @@ import TransactionCore
 
 /// Why an engine did not start; nothing was committed and nothing is held. An error of the process, not of a
 /// transaction.
-public struct EngineStartError: Error, Hashable, Sendable {
+public struct EngineStartError: ReportedError, Hashable, Sendable {
     public var sqlState: SQLState
     /// What happened: lower case, no full stop.
     public var message: String
@@ -40,14 +40,6 @@ public struct EngineStartError: Error, Hashable, Sendable {
             "every shard must be reachable when a coordinator starts; `meridian check-config` says what is wrong"
         }
     }
-}
 
-extension EngineStartError: CustomStringConvertible {
-    /// psql's layout without the severity.
-    public var description: String {
-        var lines = ["\(sqlState): \(message)"]
-        if let detail { lines.append("DETAIL:  \(detail)") }
-        if let hint { lines.append("HINT:  \(hint)") }
-        return lines.joined(separator: "\n")
-    }
+    public var headline: String { "\(sqlState): \(message)" }
 }

@@ -28,7 +28,7 @@ struct ClusterConfiguration: Sendable {
 }
 
 /// A configuration that is refused, before anything was touched.
-struct ConfigurationError: Error, Equatable, CustomStringConvertible {
+struct ConfigurationError: ReportedError, Equatable {
     var message: String
     var detail: String?
     var hint: String?
@@ -37,14 +37,6 @@ struct ConfigurationError: Error, Equatable, CustomStringConvertible {
         self.message = message
         self.detail = detail
         self.hint = hint
-    }
-
-    /// psql's layout without the severity.
-    var description: String {
-        var lines = [message]
-        if let detail { lines.append("DETAIL:  \(detail)") }
-        if let hint { lines.append("HINT:  \(hint)") }
-        return lines.joined(separator: "\n")
     }
 }
 
