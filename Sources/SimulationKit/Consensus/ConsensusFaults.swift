@@ -1,17 +1,15 @@
 import Consensus
 import TransactionCore
 
-/// Lets things go wrong at random moments, and mends them in the end.
-final class ConsensusFaults {
+/// What goes wrong with replicas and their network, and is mended in the end.
+final class ConsensusFaults: RandomFaults {
     private unowned let cluster: ConsensusCluster
     private let plan: ConsensusRunPlan
-    private var random: SeededGenerator
-    private var isOver = false
 
     init(cluster: ConsensusCluster, plan: ConsensusRunPlan) {
         self.cluster = cluster
         self.plan = plan
-        self.random = cluster.scheduler.random.split()
+        super.init(scheduler: cluster.scheduler)
     }
 
     func start() {
@@ -33,15 +31,6 @@ final class ConsensusFaults {
     func stop() {
         isOver = true
         cluster.heal()
-    }
-
-    private func repeating(_ mean: Nanoseconds?, _ fault: @escaping () -> Void) {
-        guard let mean else { return }
-        cluster.scheduler.after(random.number(in: 0...2 * mean)) { [self] in
-            guard !isOver else { return }
-            fault()
-            repeating(mean, fault)
-        }
     }
 
     /// The leader as often as everybody else together.

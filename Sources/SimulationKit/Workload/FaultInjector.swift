@@ -13,17 +13,15 @@ struct FaultRates: Hashable {
     var clockStep: Nanoseconds?
 }
 
-/// Lets things go wrong at random moments, and mends them in the end.
-final class FaultInjector {
+/// What goes wrong with nodes and shards, and is mended in the end.
+final class FaultInjector: RandomFaults {
     private unowned let cluster: SimulatedCluster
     private let rates: FaultRates
-    private var random: SeededGenerator
-    private var isOver = false
 
     init(cluster: SimulatedCluster, rates: FaultRates) {
         self.cluster = cluster
         self.rates = rates
-        self.random = cluster.scheduler.random.split()
+        super.init(scheduler: cluster.scheduler)
     }
 
     func start() {
@@ -51,15 +49,6 @@ final class FaultInjector {
             shard.restart()
         }
         if cluster.nodes.allSatisfy({ $0.phase == .stopped }) { cluster.startNode() }
-    }
-
-    private func repeating(_ mean: Nanoseconds?, _ fault: @escaping () -> Void) {
-        guard let mean else { return }
-        cluster.scheduler.after(random.number(in: 0...2 * mean)) { [self] in
-            guard !isOver else { return }
-            fault()
-            repeating(mean, fault)
-        }
     }
 
     private func crashNode() {
