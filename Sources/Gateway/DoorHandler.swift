@@ -51,7 +51,11 @@ final class DoorHandler: ChannelDuplexHandler, RemovableChannelHandler, @uncheck
     func channelActive(context: ChannelHandlerContext) {
         guard let remote = context.remoteAddress else { return context.close(promise: nil) }
         client = remote
-        if !directory.isNode(remote) { greeted() }
+        guard directory.isNode(remote) else { return greeted() }
+        // Who may be a node and says nothing must not stay for ever: nobody has asked it for a password yet.
+        loop.schedule(at: deadline) { [self] in
+            if phase == .greeting { self.context?.close(promise: nil) }
+        }
     }
 
     func channelInactive(context: ChannelHandlerContext) {
