@@ -151,6 +151,49 @@ import TransactionCore
         #expect(new.chosen.map(\.slot.rawValue) == [2])
     }
 
+    @Test("what is heard to be chosen late leaves the slots of a ballot under way alone")
+    func lateNews() {
+        var candidate = makeReplica(1)
+        candidate.accept(ballot(1, 2), slot: 1, "a")
+        candidate.prepares(at: 1_000)
+        let orders = candidate.receives(.chosenUpTo(ballot(1, 2), upTo: Slot(rawValue: 1)), from: 2, at: 1_001)
+        #expect(orders.chosen.isEmpty)
+        // Its own promises say what is in slot 1: it is proposed there again, and nothing else is.
+        let ballot = candidate.durable.promised
+        _ = candidate.receives(
+            .promise(ballot, accepted: candidate.accepted(from: Slot(rawValue: 1))), from: 1, at: 1_001)
+        #expect(candidate.propose(Array("b".utf8)) == .queued)
+        _ = candidate.receives(.promise(ballot, accepted: []), from: 2, at: 1_002)
+        _ = candidate.receives(makeAccepted(candidate, first: 1, count: 1), from: 1, at: 1_002)
+        let chosen = candidate.receives(makeAccepted(candidate, first: 1, count: 1), from: 2, at: 1_002).chosen
+        #expect(chosen.map(\.slot.rawValue) == [1] && chosen.map(\.entry) == [.command(Array("a".utf8))])
+    }
+
+    @Test("a leader that is no voter any more reads nothing by lease, and goes once the others know")
+    func leaving() {
+        var leader = makeReplica(1)
+        leader.leads(with: 2, at: 1_000)
+        #expect(leader.holdsLease(at: time(1_010)))
+        #expect(leader.changeMembership(.remove(id(1))) == .proposed)
+        _ = leader.takeOrders(at: time(1_010))
+        for voter in [1, 2] as [UInt16] {
+            _ = leader.receives(makeAccepted(leader, first: 1, count: 1), from: voter, at: 1_011)
+        }
+        #expect(leader.membership.voters == [id(2), id(3)])
+        _ = leader.receives(.promise(leader.durable.promised, accepted: []), from: 3, at: 1_012)
+        for voter in [2, 3] as [UInt16] {
+            _ = leader.receives(makeAccepted(leader, first: 1, count: 0, round: 2), from: voter, at: 1_013)
+        }
+        #expect(leader.isLeading && !leader.holdsLease(at: time(1_013)))
+        var informed: [Envelope] = []
+        for voter in [2, 3] as [UInt16] {
+            let known = makeAccepted(leader, first: 2, count: 0, round: 3, chosenUpTo: 1)
+            informed += leader.receives(known, from: voter, at: 1_014).messages
+        }
+        #expect(!leader.isLeading)
+        #expect(informed.contains { if case .release = $0.message { true } else { false } })
+    }
+
     // MARK: Reads
 
     @Test("a read is answered by the lease while it lasts for certain, and else by a round that began after it")
@@ -230,10 +273,13 @@ private func accept(_ ballot: Ballot, _ slot: Int64, _ text: String, lease: Int6
             leaseExpiry: Timestamp(rawValue: lease)))
 }
 
-private func makeAccepted(_ leader: Replica, first: Int64, count: Int, round: UInt64 = 1) -> Message {
+private func makeAccepted(
+    _ leader: Replica, first: Int64, count: Int, round: UInt64 = 1, chosenUpTo: Int64 = 0
+) -> Message {
     .accepted(
         Message.Accepted(
-            ballot: leader.durable.promised, first: Slot(rawValue: first), count: count, chosenUpTo: .zero,
+            ballot: leader.durable.promised, first: Slot(rawValue: first), count: count,
+            chosenUpTo: Slot(rawValue: chosenUpTo),
             round: round,
             leaseExpiry: Timestamp(rawValue: 1_099)))
 }
