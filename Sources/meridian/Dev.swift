@@ -136,7 +136,7 @@ private struct DevService: Service {
         let logger = Logger(label: "meridian.dev")
         var services: [any Service] = cluster.servers.map { ShardSupervisor(server: $0, logger: logger) }
         // The group stops its services in the reverse order: the nodes before what watches the shards.
-        if options.nodes == 1 { services.append(try NodeService(configuration, ports: ports)) }
+        if options.nodes == 1 { services.append(try NodeService(configuration)) }
         if let nodes {
             for number in 1...options.nodes { services.append(DevNodeSupervisor(number, of: nodes, logger: logger)) }
         }

@@ -8,10 +8,10 @@ import SystemClock
 import TransactionEngine
 import UnixSignals
 
-/// A node: an engine, and doors for its clients.
+/// A node: an engine, and a gateway for its clients.
 struct NodeService: Service {
     private let configuration: ClusterConfiguration
-    private let doors: [GatewayConfiguration]
+    private let door: GatewayConfiguration
     private let users: [String: PasswordVerifier]
     private let reloads: Bool
 
@@ -20,25 +20,18 @@ struct NodeService: Service {
 
     /// Reads what the gateway's settings name. Throws ``ConfigurationError``.
     ///
-    /// - Parameters:
-    ///   - ports: one for each door; 0 is a free one.
-    ///   - reloads: SIGHUP has the gateway's files read again.
-    init(_ configuration: ClusterConfiguration, ports: [Int], reloads: Bool = false) throws {
+    /// - Parameter reloads: SIGHUP has the gateway's files read again.
+    init(_ configuration: ClusterConfiguration, reloads: Bool = false) throws {
         (self.configuration, self.reloads) = (configuration, reloads)
         users = try configuration.gateway.loadUsers()
-        let door = try configuration.gateway.load()
-        doors = ports.map { port in
-            var door = door
-            door.port = port
-            return door
-        }
+        door = try configuration.gateway.load()
     }
 
     func run() async throws {
         Self.raiseDescriptorLimit()
         if let replication = configuration.replication {
             return try await ReplicatedNodeService(
-                configuration: configuration, replication: replication, door: doors[0], reloads: reloads
+                configuration: configuration, replication: replication, door: door, reloads: reloads
             ).run()
         }
         var engine = configuration.engine
@@ -46,19 +39,11 @@ struct NodeService: Service {
         let clock = SystemBoundedClock(source: configuration.clock)
         try await TransactionEngine.withEngine(engine, clock: clock) { engine in
             let node = try await SessionNode(engine, database: configuration.gateway.database, users: users)
-            var gateways: [Gateway] = []
-            do {
-                for door in doors {
-                    let logger = Logger(label: "meridian.gateway")
-                    gateways.append(try Gateway.start(door, provider: node, on: engine.loop, logger: logger))
-                }
-                for gateway in gateways { print("ready: \(configuration.gateway.url(port: gateway.port))") }
-                await serve(gateways, node)
-            } catch {
-                await Self.close(gateways)
-                throw error
-            }
-            await Self.close(gateways)
+            let gateway = try Gateway.start(
+                door, provider: node, on: engine.loop, logger: Logger(label: "meridian.gateway"))
+            print("ready: \(configuration.gateway.url(port: gateway.port))")
+            await serve(gateway, node)
+            await gateway.shutdown(grace: Self.grace)
         }
     }
 
@@ -71,42 +56,35 @@ struct NodeService: Service {
     }
 
     /// Returns when the node is to stop.
-    private func serve(_ gateways: [Gateway], _ node: SessionNode) async {
+    private func serve(_ gateway: Gateway, _ node: SessionNode) async {
         await withTaskGroup(of: Void.self) { group in
             if reloads {
                 let signals = await UnixSignalsSequence(trapping: .sighup)
-                group.addTask { for await _ in signals { configuration.gateway.reload(gateways, node) } }
+                group.addTask { for await _ in signals { configuration.gateway.reload(gateway, node) } }
             }
             try? await gracefulShutdown()
             group.cancelAll()
-        }
-    }
-
-    private static func close(_ gateways: [Gateway]) async {
-        await withDiscardingTaskGroup { group in
-            for gateway in gateways { group.addTask { await gateway.shutdown(grace: grace) } }
         }
     }
 }
 
 extension GatewaySettings {
     /// Reads rules, users and certificate again, for clients that come from now on. What can't be used leaves the old.
-    func reload(_ gateways: [Gateway], _ node: SessionNode) {
+    func reload(_ gateway: Gateway, _ node: SessionNode) {
         let logger = Logger(label: "meridian.gateway")
         do {
             let (rules, users) = (try load().hostRules, try loadUsers())
-            for gateway in gateways { gateway.replaceRules(rules) }
+            gateway.replaceRules(rules)
             node.replaceUsers(users)
             logger.info("rules and users reloaded")
         } catch {
             logger.error("the old rules and users stay in use: \(error)")
         }
-        for gateway in gateways where gateway.hasTLS {
-            do {
-                try gateway.reloadTLS()
-            } catch {
-                logger.error("the old certificate stays in use: \(error)")
-            }
+        guard gateway.hasTLS else { return }
+        do {
+            try gateway.reloadTLS()
+        } catch {
+            logger.error("the old certificate stays in use: \(error)")
         }
     }
 }

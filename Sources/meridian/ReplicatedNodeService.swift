@@ -62,9 +62,9 @@ struct ReplicatedNodeService: Service {
 
     private var node: NodeID { configuration.engine.node }
 
-    /// Has the others make this node a member, unless it is one already.
+    /// Has the others make this node a voter, unless it is one already: it may have been stopped when it was a learner.
     private func join(_ metadata: MetadataNode, _ clock: SystemBoundedClock) async throws {
-        guard replication.founders[node] == nil, await !metadata.status.membership.contains(node) else { return }
+        guard replication.founders[node] == nil, await !metadata.status.membership.voters.contains(node) else { return }
         print("joining: node \(node) asks the nodes of cluster \(replication.name)")
         let remote = try await replication.connect(
             asking: nil, loop: metadata.loop, logger: Logger(label: "meridian.metadata"))
@@ -160,7 +160,7 @@ struct ReplicatedNodeService: Service {
             let gateway = try Gateway(
                 try configuration.gateway.load(), provider: sessions, behind: door,
                 logger: Logger(label: "meridian.gateway"))
-            seat.take(gateway) { [configuration] in configuration.gateway.reload([gateway], sessions) }
+            seat.take(gateway) { [configuration] in configuration.gateway.reload(gateway, sessions) }
             let isStopping = await untilOver(session, of: metadata, engine)
             seat.leave()
             await gateway.shutdown(grace: isStopping ? NodeService.grace : .zero)

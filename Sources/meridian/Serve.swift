@@ -65,7 +65,7 @@ struct Serve: AsyncParsableCommand {
             configuration: ServiceGroupConfiguration(
                 services: [
                     .init(
-                        service: try NodeService(configuration, ports: [configuration.gateway.port], reloads: true),
+                        service: try NodeService(configuration, reloads: true),
                         successTerminationBehavior: .gracefullyShutdownGroup,
                         failureTerminationBehavior: .gracefullyShutdownGroup)
                 ],
