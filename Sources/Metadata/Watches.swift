@@ -73,6 +73,9 @@ public struct Watches: Sendable {
         return watches.keys.sorted().filter { makeReady($0, at: state.revision) }
     }
 
+    /// Whether the watch has something to take: then it is not named by the inputs again before it has taken it.
+    public func isReady(_ id: WatchID) -> Bool { watches[id]?.isReady ?? false }
+
     /// What a watch has to be told next, in order: whole revisions, about `countMax` changes at most.
     ///
     /// - Returns: the changes, and whether there may be more to take at once.

@@ -33,7 +33,7 @@ extension MetadataNode {
                     continuation.resume(returning: $0)
                 }
                 handIn(number)
-                if Task.isCancelled { giveUp(number) }
+                if Task.isCancelled || !isRunning { giveUp(number) }
             }
         } onCancel: {
             loop.execute { [weak self] in self?.assumeIsolated { $0.giveUp(number) } }

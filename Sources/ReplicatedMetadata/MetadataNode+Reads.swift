@@ -84,6 +84,8 @@ extension MetadataNode {
             guard .now < deadline else { throw MetadataError(.noLeader, "this node has not caught up in time") }
             await withUnsafeContinuation { continuation in
                 pendingApplications.append((slot, { continuation.resume() }))
+                // It may have been applied on the way to this place.
+                applicationsDone()
             }
         }
     }
@@ -110,11 +112,14 @@ extension MetadataNode {
         }
     }
 
+    /// Returns when there may be something to take, or no use in waiting.
     private func waitForWatch(_ id: Watches.WatchID) async {
         await withTaskCancellationHandler {
             await withUnsafeContinuation { continuation in
                 watchers[id] = { continuation.resume() }
-                if Task.isCancelled { wake(id) }
+                // A task that doesn't prefer the loop is queued anew on the way to this place. What happened meanwhile
+                // has woken nobody, and a watch that has something is not named again.
+                if Task.isCancelled || !isRunning || watches.isReady(id) { wake(id) }
             }
         } onCancel: {
             loop.execute { [weak self] in self?.assumeIsolated { $0.wake(id) } }

@@ -306,7 +306,7 @@ public actor MetadataNode: MetadataClient {
                 .failed, message, detail: "\(error)", hint: "is this program older than that of the other nodes?"))
     }
 
-    private func applicationsDone() {
+    func applicationsDone() {
         guard !pendingApplications.isEmpty else { return }
         let done = pendingApplications.filter { $0.slot <= appliedUpTo }
         pendingApplications.removeAll { $0.slot <= appliedUpTo }

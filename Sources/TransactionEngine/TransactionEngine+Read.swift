@@ -157,7 +157,9 @@ extension TransactionEngine {
     func reachSafeTime(_ timestamp: Timestamp, on shard: ShardID) async throws(TransactionError) {
         guard case .wait(let waiter) = tracker.readRequested(at: timestamp, on: shard) else { return }
         statistics.readsThatWaited += 1
-        let end = await wait(for: configuration.safeTimeTimeout) { readWaiters[waiter] = $0 }
+        let place = waits.begin()
+        readWaiters[waiter] = place
+        let end = await wait(place, for: configuration.safeTimeTimeout)
         guard end != .granted else { return }
         tracker.readCancelled(waiter, on: shard)
         readWaiters[waiter] = nil

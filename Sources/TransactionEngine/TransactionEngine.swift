@@ -141,7 +141,9 @@ public actor TransactionEngine: LoopActor {
             admission.opened()
             return
         }
-        switch await wait(for: configuration.admissionTimeout, register: { admissionQueue.append($0) }) {
+        let place = waits.begin()
+        admissionQueue.append(place)
+        switch await wait(place, for: configuration.admissionTimeout) {
         case .granted: return
         case .cancelled: throw Self.cancelled
         case .expired:
@@ -176,10 +178,8 @@ public actor TransactionEngine: LoopActor {
 
     // MARK: Waiting
 
-    /// Waits until the wait that `register` was told of is ended, at most `duration`.
-    func wait(for duration: Duration, register: (WaitList.ID) -> Void) async -> WaitList.End {
-        let id = waits.makeID()
-        register(id)
+    /// Waits until the wait that has begun is ended, at most `duration`.
+    func wait(_ id: WaitList.ID, for duration: Duration) async -> WaitList.End {
         let deadline = ContinuousClock.now + duration
         return await withTaskCancellationHandler {
             await withUnsafeContinuation { continuation in

@@ -12,34 +12,55 @@ struct WaitList {
         case cancelled
     }
 
-    private var waits: [ID: (continuation: UnsafeContinuation<End, Never>, deadline: ContinuousClock.Instant)] = [:]
+    private enum Wait {
+        /// The task is on its way to wait.
+        case begun
+        case waiting(UnsafeContinuation<End, Never>, until: ContinuousClock.Instant)
+        /// Ended before the task had come to wait.
+        case ended(End)
+    }
+
+    private var waits: [ID: Wait] = [:]
     private var lastID: UInt64 = 0
 
     var isEmpty: Bool { waits.isEmpty }
 
-    /// A name for a wait that is about to begin.
-    mutating func makeID() -> ID {
+    /// A name for a wait that begins now: it can be ended before its task has come to ``add(_:_:until:)``, as a task
+    /// that doesn't prefer the engine's loop is queued anew on its way there.
+    mutating func begin() -> ID {
         lastID += 1
-        return ID(rawValue: lastID)
+        let id = ID(rawValue: lastID)
+        waits[id] = .begun
+        return id
     }
 
     /// The task named `id` waits from here on.
     mutating func add(
         _ id: ID, _ continuation: UnsafeContinuation<End, Never>, until deadline: ContinuousClock.Instant
     ) {
-        waits[id] = (continuation, deadline)
+        if case .ended(let end) = waits[id] {
+            waits[id] = nil
+            continuation.resume(returning: end)
+        } else {
+            waits[id] = .waiting(continuation, until: deadline)
+        }
     }
 
     /// Ends the wait; false when it has ended before.
     @discardableResult
     mutating func end(_ id: ID, _ end: End) -> Bool {
-        guard let wait = waits.removeValue(forKey: id) else { return false }
-        wait.continuation.resume(returning: end)
+        switch waits[id] {
+        case .begun: waits[id] = .ended(end)
+        case .waiting(let continuation, _):
+            waits[id] = nil
+            continuation.resume(returning: end)
+        case .ended, nil: return false
+        }
         return true
     }
 
     /// Ends every wait whose deadline has come.
     mutating func expire(at now: ContinuousClock.Instant) {
-        for (id, wait) in waits where wait.deadline <= now { end(id, .expired) }
+        for case (let id, .waiting(_, let deadline)) in waits where deadline <= now { end(id, .expired) }
     }
 }

@@ -2,9 +2,9 @@ import EventLoops
 import ShardBackend
 import Testing
 import TransactionCore
-import TransactionEngine
 
 @testable import BankWorkload
+@testable import TransactionEngine
 
 @Suite(.serialized) struct EngineAdmissionTests {
     @Test("more transactions than may be open at once wait their turn, and all commit")
@@ -52,6 +52,24 @@ import TransactionEngine
                 for _ in 0..<3 { _ = try await engine.begin().commit() }
             }
         }
+    }
+
+    @Test("a wait that is ended while its task is on its way to wait is over at once")
+    func endedMeanwhile() async {
+        var waits = WaitList()
+        let (early, late) = (waits.begin(), waits.begin())
+        let (isEnded, isEndedAgain) = (waits.end(early, .granted), waits.end(early, .expired))
+        #expect(isEnded && !isEndedAgain)
+        let end = await withUnsafeContinuation { continuation in
+            waits.add(early, continuation, until: .now)
+            waits.expire(at: .now)
+        }
+        #expect(end == .granted)
+        let expired = await withUnsafeContinuation { continuation in
+            waits.add(late, continuation, until: .now)
+            waits.expire(at: .now)
+        }
+        #expect(expired == .expired && waits.isEmpty)
     }
 
     @Test("a client that gives up waiting leaves its place to the next")

@@ -168,6 +168,41 @@ import TransactionCore
         }
     }
 
+    @Test("a change that is applied while somebody begins to wait for it wakes him")
+    func watchesBegunMeanwhile() async throws {
+        try await withCluster(1) { cluster in
+            let node = try #require(cluster.nodes[cluster.founders.nodes[0]])
+            let start = try await node.read(.get(makeKey("/w")), deadline: soon).revision
+            // Without a preference for the node's loop these tasks are queued on it between any two steps of theirs.
+            let watching = (0..<16).map { _ in
+                Task {
+                    var (position, count) = (start, 0)
+                    while count < 500 {
+                        let deadline = ContinuousClock.now + .seconds(20)
+                        let seen = try await node.changes(
+                            of: .key(makeKey("/w")), after: position, within: .seconds(20))
+                        #expect(.now < deadline, "nothing but the deadline woke who waited after \(position)")
+                        position = seen.through
+                        count += seen.changes.count
+                    }
+                }
+            }
+            let session = try await node.session()
+            try await withThrowingTaskGroup { group in
+                for _ in 0..<10 {
+                    group.addTask {
+                        for _ in 0..<50 {
+                            _ = try await session.transaction(
+                                MetadataTransaction(then: [.put(makeKey("/w"), [0])]), deadline: soon)
+                        }
+                    }
+                }
+                try await group.waitForAll()
+            }
+            for task in watching { try await task.value }
+        }
+    }
+
     @Test("a session that is not renewed ends, and its keys with it")
     func expiry() async throws {
         try await withCluster { cluster in
