@@ -116,12 +116,6 @@ struct BoundStatement: Sendable {
     /// What each of several shards runs, where that is not the statement itself.
     var shardSQL: SQLStatement? { plan.merge.shardSQL.map { sql($0, resultFormat: .text) } }
 
-    /// It looks at no row: an INSERT of values without ON CONFLICT, or what uses no table.
-    var looksAtNoRow: Bool {
-        let isPlainInsert = plan.statement.kind == .insert && plan.conflict == nil
-        return isPlainInsert ? plan.tables.count == 1 : plan.tables.isEmpty
-    }
-
     /// What it reads can be read at a timestamp: nothing hides in views and functions, which are bound to the tables.
     var isReadableInThePast: Bool { plan.views.isEmpty && !plan.functions.contains { $0.trait == .unknown } }
 

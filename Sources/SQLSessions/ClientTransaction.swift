@@ -23,22 +23,6 @@ actor ClientTransaction: LoopActor {
         var bound = ReadBound.strong
     }
 
-    private struct RecordedRead {
-        /// What the client has been told of the rows.
-        enum Extent {
-            case all(RowsDigest)
-            /// Some at the snapshot, or all in a form that has no digest.
-            case some
-            /// Some before an error, or under locks.
-            case broken
-            /// What a write tells by the rows that it finds, or an EXPLAIN ANALYZE: nothing that could be compared.
-            case found
-        }
-
-        let statement: BoundStatement
-        var extent: Extent
-    }
-
     let engine: TransactionEngine
     private let catalogs: SchemaCatalog
     let modes: Modes
@@ -52,12 +36,13 @@ actor ClientTransaction: LoopActor {
     /// What is the client's own on one shard, temporary tables.
     private var pinned: PinnedSession?
     /// The transaction's sessions on the shards. Until it locks, they are for what is the client's own.
-    private var sessions: ReadWriteTransaction?
-    private var isLocking = false
+    private(set) var sessions: ReadWriteTransaction?
+    private(set) var isLocking = false
     /// The sessions, once reads lock.
     var writer: ReadWriteTransaction? { isLocking ? sessions : nil }
-    private var reads: [RecordedRead] = []
-    private var savepoints: [(name: String, readCount: Int)] = []
+    var reads: [RecordedRead] = []
+    /// With the number of reads whose locks going back to it would not give up.
+    var savepoints: [(name: String, readCount: Int)] = []
     private var portalCount = 0
     /// What statements were planned by, with the tables that they used.
     private var plannedBy: [(catalog: Catalog, tables: Set<TableName>)] = []
@@ -102,12 +87,42 @@ actor ClientTransaction: LoopActor {
     ) async throws(TransactionError) -> StatementResult {
         try checkFunctions(of: statement)
         let sessions = try await sessions(for: statement)
-        if statement.plan.isWrite, let sessions {
-            note(statement.catalog, statement.tables)
-            let result = try await locking(sessions).write(statement)
-            rememberFound(by: statement)
-            return result
+        if statement.plan.isWrite, let sessions { return try await write(statement, in: sessions) }
+        let quiet = await quietShards()
+        do throws(TransactionError) {
+            return try await read(statement, in: sessions, delivery)
+        } catch {
+            remember(error, of: statement, [], quiet)
+            throw error
         }
+    }
+
+    /// Changes rows.
+    private func write(
+        _ statement: BoundStatement, in sessions: ReadWriteTransaction
+    ) async throws(TransactionError) -> StatementResult {
+        note(statement.catalog, statement.tables)
+        let run = locking(sessions)
+        let pieces = try await run.pieces(of: statement)
+        let quiet = await quietShards()
+        do throws(TransactionError) {
+            let result = try await run.write(statement, pieces)
+            if statement.plan.usesTemporaryTables {
+                rememberFound(by: statement)
+            } else if modes.isBlock, !savepoints.isEmpty {
+                reads.append(
+                    RecordedRead(statement: statement, extent: .answer(StatementAnswer(result), pieces, nil)))
+            }
+            return result
+        } catch {
+            remember(error, of: statement, pieces, quiet)
+            throw error
+        }
+    }
+
+    private func read(
+        _ statement: BoundStatement, in sessions: ReadWriteTransaction?, _ delivery: ResultDelivery
+    ) async throws(TransactionError) -> StatementResult {
         if sessions == nil, statement.readsNoTable, delivery == .whole || !statement.mayHaveManyRows {
             return StatementResult([try await evaluate(statement)])
         }
@@ -258,28 +273,6 @@ actor ClientTransaction: LoopActor {
         return stream
     }
 
-    /// Remembers a read of which the client is told in portions, or in a form that has no digest.
-    func remember(_ statement: BoundStatement) async throws(TransactionError) {
-        guard isRemembered(statement) else {
-            if statement.plan.usesTemporaryTables { rememberFound(by: statement) }
-            return
-        }
-        guard let writer else { return reads.append(RecordedRead(statement: statement, extent: .some)) }
-        // Locks may be given up by going back to a savepoint, and not otherwise.
-        guard !savepoints.isEmpty else { return }
-        let digest = try await locking(writer).digest(of: statement)
-        reads.append(RecordedRead(statement: statement, extent: .all(digest)))
-    }
-
-    /// Remembers a write, or a statement that was explained, of which the client has been told what it found.
-    ///
-    /// Its locks keep that as it is, unless they are given up by going back to a savepoint. An INSERT of values has
-    /// found nothing: that its keys were free is not remembered.
-    func rememberFound(by statement: BoundStatement) {
-        guard modes.isBlock, !savepoints.isEmpty, !statement.looksAtNoRow, !statement.tables.isEmpty else { return }
-        reads.append(RecordedRead(statement: statement, extent: .found))
-    }
-
     func snapshotRun() async throws(TransactionError) -> SnapshotRun {
         SnapshotRun(try await currentSnapshot(), engine, searchPath: settings.searchPath, preparation: preparation)
     }
@@ -292,12 +285,6 @@ actor ClientTransaction: LoopActor {
 
     func locking(_ writer: ReadWriteTransaction) -> LockingRun { LockingRun(writer, engine, preparation) }
 
-    /// Its rows must be the same when the transaction turns to locking.
-    private func isRemembered(_ statement: BoundStatement) -> Bool {
-        modes.isBlock && !modes.isReadOnly && modes.bound == .strong && !statement.plan.tables.isEmpty
-            && !statement.plan.usesTemporaryTables
-    }
-
     /// The transaction under locks, what was read before it locked and found unchanged.
     ///
     /// What `statement` is about to change is locked before that, as strongly as the change needs it: a lock that is
@@ -309,6 +296,8 @@ actor ClientTransaction: LoopActor {
         if let writer { return writer }
         let sessions = try await ownSessions()
         isLocking = true
+        // What was read before a savepoint is locked after it only here: going back to it gives that up, too.
+        for index in savepoints.indices { savepoints[index].readCount = 0 }
         if let statement, !reads.isEmpty { try await locking(sessions).lock(for: statement) }
         try await validate(reads[...])
         return sessions
@@ -330,37 +319,6 @@ actor ClientTransaction: LoopActor {
         self.snapshot = snapshot
         return snapshot
     }
-
-    private func validate(_ reads: ArraySlice<RecordedRead>) async throws(TransactionError) {
-        for read in reads {
-            guard try await isUnchanged(read) else { throw Self.changedRead }
-        }
-    }
-
-    /// Locks and reads again what was read; whether it is the same.
-    private func isUnchanged(_ read: RecordedRead) async throws(TransactionError) -> Bool {
-        guard let writer else { return true }
-        let run = locking(writer)
-        switch read.extent {
-        case .all(let digest): return try await run.digest(of: read.statement) == digest
-        case .some:
-            // All are to be the same.
-            let again = try await run.digest(of: read.statement)
-            return try await snapshotRun().digest(of: read.statement) == again
-        case .broken:
-            // What had been sent before the error is not known, and the error would come again.
-            try await run.lock(read.statement)
-            return false
-        case .found:
-            try await run.lockFound(by: read.statement)
-            return false
-        }
-    }
-
-    private static let changedRead = TransactionError(
-        .serializationFailure, "could not serialize access due to concurrent update",
-        detail: "rows that the transaction had read were changed before it locked them",
-        hint: "the transaction might succeed if retried")
 
     private static let movedRows = TransactionError(
         .serializationFailure, "rows were moved to other shards while a statement was reading them",
@@ -419,54 +377,6 @@ actor ClientTransaction: LoopActor {
         throw TransactionError(
             .featureNotSupported, "function \(hidden.name) may read or write tables that are spread over shards",
             hint: "declare it IMMUTABLE if it reads no table, or write its statements into the transaction")
-    }
-
-    // MARK: Savepoints
-
-    /// `name` as it stands in SQL.
-    func savepoint(_ name: String) async throws(TransactionError) {
-        try await sessions?.savepoint(name)
-        savepoints.append((name, reads.count))
-    }
-
-    func release(_ name: String) async throws(TransactionError) {
-        guard let index = savepoints.lastIndex(where: { $0.name == name }) else { throw Self.noSavepoint(name) }
-        try await sessions?.release(name)
-        savepoints.removeSubrange(index...)
-    }
-
-    func rollback(to name: String) async throws(TransactionError) {
-        guard let index = savepoints.lastIndex(where: { $0.name == name }) else { throw Self.noSavepoint(name) }
-        savepoints.removeSubrange((index + 1)...)
-        guard let sessions else { return }
-        // At the snapshot they stay what they were.
-        let remembered = (isLocking ? savepoints[index].readCount : reads.count)..<reads.count
-        let before = remembered.isEmpty ? nil : await engine.quietShards()
-        try await sessions.rollback(to: name)
-        // The client remembers what it read since, and the shards have given up the locks.
-        for read in remembered { try await repeatRead(read, unchangedSince: before) }
-    }
-
-    /// Locks and reads again what was read before a rollback to a savepoint.
-    ///
-    /// What the rolled-back part had written itself makes it another result; that of others must be the same. It is
-    /// when nothing was committed on the shards from before their locks were given up until they were taken again.
-    private func repeatRead(
-        _ index: Int, unchangedSince before: TransactionEngine.QuietShards?
-    ) async throws(TransactionError) {
-        let statement = reads[index].statement
-        if try await isUnchanged(reads[index]) { return }
-        guard let before, await engine.isQuiet(try statement.shards(), since: before) else { throw Self.changedRead }
-        switch reads[index].extent {
-        case .broken, .found: return
-        case .all, .some: break
-        }
-        guard let writer else { return }
-        reads[index].extent = .all(try await locking(writer).digest(of: statement))
-    }
-
-    private static func noSavepoint(_ name: String) -> TransactionError {
-        TransactionError(.invalidSavepoint, "savepoint \(name) does not exist")
     }
 
     // MARK: End

@@ -19,7 +19,7 @@ struct LockingRun: Sendable {
         case nothing
     }
 
-    private let writer: ReadWriteTransaction
+    let writer: ReadWriteTransaction
     private let engine: TransactionEngine
     private let preparation: SessionPreparation
 
@@ -179,13 +179,33 @@ struct LockingRun: Sendable {
 
     // MARK: Writes
 
-    /// Changes rows, on every shard that has some of them.
-    func write(_ statement: BoundStatement) async throws(TransactionError) -> StatementResult {
+    /// What one shard runs of a write.
+    struct Piece: Sendable {
+        let shard: ShardID
+        let sql: SQLStatement
+        /// The numbers of its rows, where it is a part of an INSERT of values.
+        var rows: [Int] = []
+    }
+
+    /// What each shard that a write concerns runs of it. Values that are the cluster's, of sequences, are in it.
+    func pieces(of statement: BoundStatement) async throws(TransactionError) -> [Piece] {
         if case .rows = statement.plan.route, let insert = statement.plan.insert {
-            return try await self.insert(statement, insert)
+            return try await split(statement, insert)
         }
+        return try statement.shards().map { Piece(shard: $0, sql: statement.sql) }
+    }
+
+    /// Changes rows, on every shard that has some of them.
+    func write(_ statement: BoundStatement, _ pieces: [Piece]) async throws(TransactionError) -> StatementResult {
         var parts: [SQLResult] = []
-        for shard in try statement.shards() { parts.append(try await write(statement, on: shard)) }
+        if case .rows = statement.plan.route {
+            let locks = (insertLocks(of: statement) + statement.plan.locks.tables).statements
+            for piece in pieces {
+                parts.append(try await run(locks + [piece.sql], isWrite: true, on: piece.shard)[locks.count])
+            }
+            return try Self.inOrder(parts, pieces.map(\.rows))
+        }
+        for piece in pieces { parts.append(try await write(statement, on: piece.shard)) }
         if case .everyCopy = statement.plan.route { return StatementResult([parts[0]]) }
         return StatementResult(parts)
     }
@@ -233,18 +253,6 @@ struct LockingRun: Sendable {
 
     // MARK: Split INSERTs
 
-    private func insert(
-        _ statement: BoundStatement, _ insert: InsertPlan
-    ) async throws(TransactionError) -> StatementResult {
-        let locks = (insertLocks(of: statement) + statement.plan.locks.tables).statements
-        var parts: [SQLResult] = []
-        let split = try await split(statement, insert)
-        for piece in split {
-            parts.append(try await run(locks + [piece.sql], isWrite: true, on: piece.shard)[locks.count])
-        }
-        return try Self.inOrder(parts, split.map(\.rows))
-    }
-
     /// What RETURNING gives, in the order of the rows inserted, as on one PostgreSQL: ORMs go by it.
     ///
     /// - Parameter rows: the numbers of each part's rows. Where ON CONFLICT left some out, which ones can't be told.
@@ -269,7 +277,7 @@ struct LockingRun: Sendable {
     /// What each shard is told of an INSERT whose rows go to several.
     func split(
         _ statement: BoundStatement, _ insert: InsertPlan
-    ) async throws(TransactionError) -> [(shard: ShardID, sql: SQLStatement, rows: [Int])] {
+    ) async throws(TransactionError) -> [Piece] {
         var values = try await defaults(of: insert)
         var split = insert.split(statement.bound, values: values, in: statement.catalog.buckets)
         for row in split.unknown {
@@ -290,7 +298,8 @@ struct LockingRun: Sendable {
                 hint: "write it in the usual form of its type")
         }
         return split.rows.sorted { $0.key < $1.key }.map { shard, rows in
-            (shard, statement.sql(insert.sql(rows: rows, values: values.filter { rows.contains($0.key.row) })), rows)
+            let sql = insert.sql(rows: rows, values: values.filter { rows.contains($0.key.row) })
+            return Piece(shard: shard, sql: statement.sql(sql), rows: rows)
         }
     }
 

@@ -10,6 +10,10 @@ public struct SQLState: RawRepresentable, Hashable, Sendable, CustomStringConver
 
     /// The two-character class.
     public var errorClass: Substring { rawValue.prefix(2) }
+
+    /// It says something of the rows that a statement found, or of values that it computed from them: it may come again
+    /// or not when the rows are others.
+    public var isAboutRows: Bool { ["21", "22", "23", "44", "P0"].contains(errorClass) }
 }
 
 extension SQLState {

@@ -95,6 +95,8 @@ enum ListStep: Sendable {
     case read([Int], forUpdate: Bool)
     /// All rows; said of the keys in use.
     case scan([Int])
+    /// Makes an empty list, which the client then rolls back: where it succeeds, there was none.
+    case claim(Int)
 
     /// Rows of even keys are there from the start, others are made by the first append.
     private static func exists(_ key: Int) -> Bool { key % 2 == 0 }
@@ -129,6 +131,7 @@ enum ListStep: Sendable {
                     + (forUpdate ? " FOR UPDATE" : "")
             }
         case .scan: (values, text) = ([], { _ in "SELECT key, elements FROM list" })
+        case .claim(let key): (values, text) = (["\(key)"], { "INSERT INTO list VALUES (\($0[0]), '{}')" })
         }
         guard parameters else { return SQLStatement(text(values), isPrepared: false, resultFormat: .text) }
         return SQLStatement(
@@ -146,6 +149,16 @@ enum ListStep: Sendable {
             var lists: [Int: [Int]] = [:]
             for row in result { lists[Int(try row.int64(0))] = try Self.list(row, 1) }
             return keys.map { .read($0, lists[$0] ?? []) }
+        case .claim(let key): return [.read(key, [])]
+        }
+    }
+
+    /// What the client knows by the result of a step that it then undoes together with `undone`: what it read.
+    func operations(_ result: SQLResult, undoing undone: [ListStep]) throws -> [ListTransaction.Operation] {
+        let own = Set(undone.flatMap(\.appends))
+        return try operations(result).compactMap { operation in
+            guard case .read(let key, let list) = operation else { return nil }
+            return .read(key, list.filter { !own.contains(.append(key, $0)) })
         }
     }
 
@@ -168,6 +181,8 @@ struct ListAppendClient {
         /// All of it as one text.
         case text
         case block
+        /// Some of it is undone by going back to a savepoint.
+        case savepoint
         case readOnly
     }
 
@@ -185,8 +200,11 @@ struct ListAppendClient {
     mutating func run() async throws {
         while !record.isOver {
             let connection = try await connected()
-            let shape = Shape.allCases.randomElement(using: &chance) ?? .block
+            var shape = Shape.allCases.randomElement(using: &chance) ?? .block
+            // After a rollback to a savepoint whole tables are locked, and many wait in circles.
+            if shape == .savepoint, Int.random(in: 0..<4, using: &chance) > 0 { shape = .block }
             let steps = makeSteps(shape)
+            let undone = shape == .savepoint ? makeSteps(shape, undone: true) : []
             let began = record.now
             // What the client knows so far, and whether it has asked for the commit.
             var (operations, asked): ([ListTransaction.Operation], Bool) = ([], false)
@@ -203,8 +221,22 @@ struct ListAppendClient {
                     for step in steps { operations += try step.operations(try await send(step, on: connection)) }
                     asked = true
                     try await connection.text("COMMIT")
+                case .savepoint:
+                    try await connection.text("BEGIN")
+                    let place = Int.random(in: 0...steps.count, using: &chance)
+                    for (index, step) in steps.enumerated() {
+                        if index == place { operations += try await sendAndUndo(undone, on: connection) }
+                        operations += try step.operations(try await send(step, on: connection))
+                    }
+                    if place == steps.count { operations += try await sendAndUndo(undone, on: connection) }
+                    asked = true
+                    try await connection.text("COMMIT")
                 }
-                add(began, .committed, operations)
+                let ended = record.now
+                let timestamp = try? await connection.text("SHOW meridian.commit_timestamp")
+                // One that has only read has none.
+                let wrote = steps.contains { !$0.appends.isEmpty }
+                add(began, .committed, operations, ended: ended, wrote ? timestamp.flatMap { Int64($0) } : nil)
             } catch let error as ShardError {
                 // Without a COMMIT nothing can have committed, and nothing has where the server says what was wrong.
                 let isRefused = error.serverFields != nil && error.sqlState != .transactionResolutionUnknown
@@ -220,10 +252,13 @@ struct ListAppendClient {
 
     private func add(
         _ began: Int64, _ outcome: ListTransaction.Outcome, _ operations: [ListTransaction.Operation],
-        _ failure: SQLState? = nil
+        _ failure: SQLState? = nil, ended: Int64? = nil, _ timestamp: Int64? = nil
     ) {
+        let ended = ended ?? record.now
         record.add(
-            ListTransaction(client: number, began: began, ended: record.now, outcome: outcome, operations), failure)
+            ListTransaction(
+                client: number, began: began, ended: ended, outcome: outcome, timestamp: timestamp, operations),
+            failure)
     }
 
     private mutating func connected() async throws -> ShardConnection {
@@ -253,6 +288,23 @@ struct ListAppendClient {
         return try await connection.run(step.statement(parameters: true), deadline: .now + .seconds(15))
     }
 
+    /// What the client knows of steps that it then undoes.
+    private mutating func sendAndUndo(
+        _ steps: [ListStep], on connection: ShardConnection
+    ) async throws -> [ListTransaction.Operation] {
+        var operations: [ListTransaction.Operation] = []
+        try await connection.text("SAVEPOINT s")
+        do {
+            for step in steps {
+                operations += try step.operations(try await send(step, on: connection), undoing: steps)
+            }
+        } catch let error as ShardError where error.sqlState == .uniqueViolation {
+            // The claimed list is there.
+        }
+        try await connection.text("ROLLBACK TO s")
+        return operations
+    }
+
     private func sendAll(
         _ steps: [ListStep], on connection: ShardConnection
     ) async throws -> [ListTransaction.Operation] {
@@ -264,13 +316,15 @@ struct ListAppendClient {
 
     // MARK: Choices
 
-    private mutating func makeSteps(_ shape: Shape) -> [ListStep] {
+    private mutating func makeSteps(_ shape: Shape, undone: Bool = false) -> [ListStep] {
         let count = shape == .lone ? 1 : Int.random(in: 1...5, using: &chance)
         let active = record.activeKeys
         var keys = (0..<count).map { _ in active[Int.random(in: 0..<active.count, using: &chance)] }
         // Most programs touch rows in some order; those that don't end in deadlocks now and then.
         if Int.random(in: 0..<8, using: &chance) > 0 { keys.sort() }
-        return keys.map { makeStep($0, active, reads: shape == .readOnly, isLone: shape == .lone) }
+        let steps = keys.map { makeStep($0, active, reads: shape == .readOnly, isLone: shape == .lone) }
+        guard undone, let claimed = keys.last, Bool.random(using: &chance) else { return steps }
+        return steps + [.claim(claimed)]
     }
 
     private mutating func makeStep(_ key: Int, _ active: [Int], reads: Bool, isLone: Bool) -> ListStep {

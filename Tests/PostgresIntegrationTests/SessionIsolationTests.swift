@@ -117,6 +117,75 @@ import TransactionCore
         }
     }
 
+    @Test(
+        "what a statement said since a savepoint, a free key or an error, stays so after a rollback to that",
+        arguments: [
+            ("INSERT INTO t VALUES (300, 1), (301, 1)", nil, "INSERT INTO t VALUES (300, 2)"),
+            ("INSERT INTO t VALUES (B, 1)", "23505", "DELETE FROM t WHERE id = B"),
+            ("UPDATE t SET n = n - 100 WHERE id = B", "23514", "UPDATE t SET n = 200 WHERE id = B"),
+            ("UPDATE t SET n = 1 / (n - 10) WHERE n < 100", "22012", "UPDATE t SET n = 20 WHERE id = B"),
+            ("SELECT 1 / (n - 10) FROM t WHERE id = B", "22012", "UPDATE t SET n = 20 WHERE id = B"),
+            ("INSERT INTO child VALUES (B, B)", nil, "DELETE FROM t WHERE id = B"),
+            ("DELETE FROM t WHERE id = B", nil, "INSERT INTO child VALUES (B, B)"),
+        ] as [(String, String?, String)])
+    func saidSinceSavepoint(statement: String, error: String?, change: String) async throws {
+        try await Self.withAccounts { served, one, two, a, b in
+            let (statement, change) = (statement.replacing("B", with: "\(b)"), change.replacing("B", with: "\(b)"))
+            try await one.text("ALTER TABLE t ADD CHECK (n >= 0)")
+            try await one.text("CREATE TABLE child (id bigint PRIMARY KEY REFERENCES t, n int NOT NULL)")
+            try await two.text("SET lock_timeout = '200ms'")
+            try await served.shards.waitUntilSettled()
+            try await one.text("BEGIN; UPDATE t SET n = 1 WHERE id = \(a); SAVEPOINT s")
+            #expect(await one.failure(statement) == error)
+            try await one.text("ROLLBACK TO s")
+            #expect(await two.failure(change) == "55P03")
+            try await one.text("COMMIT")
+            try await two.text(change)
+        }
+    }
+
+    @Test("what was read before a savepoint and locked after it stays locked after a rollback to that")
+    func readBeforeSavepoint() async throws {
+        try await Self.withAccounts { _, one, two, a, b in
+            try await two.text("SET lock_timeout = '200ms'")
+            try await one.text("BEGIN; SELECT n FROM t WHERE id = \(b); SAVEPOINT s")
+            try await one.text("UPDATE t SET n = 1 WHERE id = \(a); ROLLBACK TO s")
+            #expect(await two.failure("UPDATE t SET n = 200 WHERE id = \(b)") == "55P03")
+            try await one.text("UPDATE t SET n = 1 WHERE id = \(a); COMMIT")
+            try await two.text("UPDATE t SET n = 200 WHERE id = \(b)")
+        }
+    }
+
+    @Test("what a failed statement said and another has changed before the rollback to a savepoint is 40001")
+    func saidAndChanged() async throws {
+        try await Self.withAccounts { _, one, two, a, b in
+            try await one.text("BEGIN; UPDATE t SET n = 1 WHERE id = \(a); SAVEPOINT s")
+            #expect(await one.failure("INSERT INTO t VALUES (\(b), 1)") == "23505")
+            try await two.text("DELETE FROM t WHERE id = \(b)")
+            #expect(await one.failure("ROLLBACK TO s") == "40001")
+            try await one.text("ROLLBACK")
+
+            // At a snapshot: it shows when the transaction turns to locking.
+            try await one.text("BEGIN; SAVEPOINT s")
+            #expect(await one.failure("SELECT 1 / (n - 10) FROM t WHERE id = \(a)") == "22012")
+            try await two.text("UPDATE t SET n = 20 WHERE id = \(a)")
+            #expect(await one.failure("ROLLBACK TO s; UPDATE t SET n = 5 WHERE id = \(a)") == "40001")
+            try await one.text("ROLLBACK")
+        }
+    }
+
+    @Test("what a statement said by reason of the rolled-back part itself does not matter while nothing else happens")
+    func saidOfOwnWrites() async throws {
+        try await Self.withAccounts { served, one, _, a, _ in
+            try await served.shards.waitUntilSettled()
+            try await one.text("BEGIN; UPDATE t SET n = 1 WHERE id = \(a); SAVEPOINT s; INSERT INTO t VALUES (300, 1)")
+            #expect(await one.failure("INSERT INTO t VALUES (300, 1)") == "23505")
+            try await one.text("ROLLBACK TO s; UPDATE t SET n = 2 WHERE id = \(a)")
+            try await one.text("INSERT INTO t VALUES (300, 2); COMMIT")
+            #expect(try await one.text("SELECT n FROM t WHERE id IN (\(a), 300)") == "2\n2")
+        }
+    }
+
     @Test("lost update: of two that read a row and write what they computed, one fails")
     func lostUpdate() async throws {
         try await Self.withAccounts { _, one, two, a, _ in

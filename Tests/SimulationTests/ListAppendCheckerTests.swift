@@ -6,9 +6,11 @@ typealias ListTransaction = ListAppendTransaction<String, Int>
 /// A transaction of a history made by hand.
 func make(
     _ interval: ClosedRange<Int64>, _ operations: ListTransaction.Operation...,
-    outcome: ListTransaction.Outcome = .committed
+    outcome: ListTransaction.Outcome = .committed, timestamp: Int64? = nil
 ) -> ListTransaction {
-    ListTransaction(client: 0, began: interval.lowerBound, ended: interval.upperBound, outcome: outcome, operations)
+    ListTransaction(
+        client: 0, began: interval.lowerBound, ended: interval.upperBound, outcome: outcome, timestamp: timestamp,
+        operations)
 }
 
 /// A history and what a checker must say of it.
@@ -117,6 +119,13 @@ extension ListAppendCheckerTests {
             "long fork", [.antidependencyCycle], make(0...10, .append("x", 1)), make(0...10, .append("y", 1)),
             make(0...10, .read("x", [1]), .read("y", [])), make(0...10, .read("x", []), .read("y", [1]))),
         JudgedHistory(
+            "an append overlooked by who has a later timestamp (R7)", [.timestampOrder],
+            make(0...20, .read("x", []), .append("y", 1), timestamp: 8), make(0...10, .append("x", 1), timestamp: 7),
+            make(30...40, .read("x", [1]), .read("y", [1]))),
+        JudgedHistory(
+            "two at one timestamp", [.timestampOrder], make(0...10, .append("x", 1), timestamp: 7),
+            make(0...10, .read("x", [1]), .append("y", 1), timestamp: 7)),
+        JudgedHistory(
             "a lost update", [.lostUpdate, .singleAntidependency], make(0...10, .read("x", []), .append("x", 1)),
             make(0...10, .read("x", []), .append("x", 2)), make(20...30, .read("x", [1, 2]))),
         JudgedHistory(
@@ -179,6 +188,10 @@ extension ListAppendCheckerTests {
         JudgedHistory(
             "one after the other", [], make(0...10, .append("x", 1)), make(20...30, .read("x", [1]), .append("x", 2)),
             make(40...50, .read("x", [1, 2]))),
+        JudgedHistory(
+            "timestamps in the order of what was read and appended", [],
+            make(0...20, .read("x", []), .append("y", 1), timestamp: 7), make(0...10, .append("x", 1), timestamp: 8),
+            make(30...40, .read("x", [1]), .read("y", [1]), .append("y", 2), timestamp: 9)),
         JudgedHistory(
             "concurrent reads, before and after", [], make(0...30, .append("x", 1), .append("y", 1)),
             make(10...20, .read("x", []), .read("y", [])), make(10...20, .read("x", [1]), .read("y", [1]))),

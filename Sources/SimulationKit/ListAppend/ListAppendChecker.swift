@@ -4,6 +4,8 @@
 /// §3-§6): a list that can only be appended to shows its own history, so from what was read follows who came before
 /// whom (ww, wr, rw); together with real time that must be free of cycles.
 ///
+/// Where commit timestamps are known, each of those edges must agree with them, whether a cycle comes of it or not.
+///
 /// Exact both ways: a history without anomalies has a serial order, since every order of the transactions that agrees
 /// with the edges explains all reads; and no edge is a guess. Elements that nobody read come after those that
 /// somebody did, in an order that does not matter.
@@ -22,6 +24,6 @@ public struct ListAppendChecker<Key: Hashable & Sendable, Element: Hashable & Se
         let graph = orders.dependencyGraph()
         var search = CycleSearch(graph)
         search.run()
-        return orders.anomalies + search.cycles.map { orders.anomaly(of: $0) }
+        return orders.anomalies + orders.timestampAnomalies(graph) + search.cycles.map { orders.anomaly(of: $0) }
     }
 }

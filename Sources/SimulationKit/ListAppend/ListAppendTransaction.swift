@@ -21,14 +21,17 @@ public struct ListAppendTransaction<Key: Hashable & Sendable, Element: Hashable 
     /// order counts. Of an unknown outcome the end is when the client gave up, and says nothing.
     public let began, ended: Int64
     public let outcome: Outcome
+    /// Its commit timestamp, where it is known.
+    public let timestamp: Int64?
     public let operations: [Operation]
 
     public init(
-        client: Int, began: Int64, ended: Int64, outcome: Outcome = .committed, _ operations: [Operation]
+        client: Int, began: Int64, ended: Int64, outcome: Outcome = .committed, timestamp: Int64? = nil,
+        _ operations: [Operation]
     ) {
         precondition(began <= ended, "a transaction that began at \(began) ended at \(ended)")
         (self.client, self.began, self.ended) = (client, began, ended)
-        (self.outcome, self.operations) = (outcome, operations)
+        (self.outcome, self.timestamp, self.operations) = (outcome, timestamp, operations)
     }
 }
 
@@ -49,6 +52,8 @@ public struct ListAppendAnomaly: Hashable, Sendable, CustomStringConvertible {
         case abortedRead = "G1a"
         /// A list was read that ends between two appends of one transaction.
         case intermediateRead = "G1b"
+        /// One comes before another by what they read and appended, and has no smaller commit timestamp (R7).
+        case timestampOrder = "timestamp-order"
         /// Two transactions read the same list and both appended to it.
         case lostUpdate = "lost-update"
         /// A cycle of appends.

@@ -7,6 +7,20 @@ extension VersionOrders {
             kind: kind(of: cycle), message: reasons.joined(separator: "; "), witnesses: cycle.map(\.transaction))
     }
 
+    /// The dependencies that contradict the commit timestamps.
+    func timestampAnomalies(_ graph: DependencyGraph) -> [ListAppendAnomaly] {
+        graph.edges.compactMap { edge in
+            guard edge.kind != .realTime, edge.kind != .onward, max(edge.from, edge.to) < history.count,
+                let earlier = history[edge.from].timestamp, let later = history[edge.to].timestamp, earlier >= later
+            else { return nil }
+            return ListAppendAnomaly(
+                kind: .timestampOrder,
+                message: reason(for: edge, before: edge.to) + "; t\(edge.from) committed at \(earlier), t\(edge.to) at "
+                    + "\(later)",
+                witnesses: [edge.from, edge.to])
+        }
+    }
+
     private func kind(of cycle: [CycleSearch.Step]) -> ListAppendAnomaly.Kind {
         let kinds = cycle.map(\.edge.kind)
         let isInRealTime = kinds.contains(.realTime)
