@@ -89,10 +89,27 @@ final class ListAppendRecord: Sendable {
     }
 }
 
+/// How rows are read.
+enum ListReadForm: String, CaseIterable {
+    case plain = ""
+    case forUpdate = " FOR UPDATE"
+    case forNoKeyUpdate = " FOR NO KEY UPDATE"
+    case forShare = " FOR SHARE"
+    case forKeyShare = " FOR KEY SHARE"
+    /// Of rows that others have locked it tells nothing.
+    case skipLocked = " FOR UPDATE SKIP LOCKED"
+    case subquery, range
+    /// In two portions.
+    case cursor
+
+    /// What locks rows, and no whole table.
+    static let rowLocks: [ListReadForm] = [.forUpdate, .forNoKeyUpdate, .forShare, .forKeyShare, .skipLocked]
+}
+
 /// One statement of a transaction and what it does to lists.
 enum ListStep: Sendable {
     case append(Int, element: Int, returning: Bool)
-    case read([Int], forUpdate: Bool)
+    case read([Int], ListReadForm)
     /// All rows; said of the keys in use.
     case scan([Int])
     /// Makes an empty list, which the client then rolls back: where it succeeds, there was none.
@@ -123,19 +140,26 @@ enum ListStep: Sendable {
                     "INSERT INTO list VALUES (\($0[1]), ARRAY[\($0[0])::int]) ON CONFLICT (key) DO UPDATE "
                         + "SET elements = list.elements || excluded.elements\(suffix)"
                 }
-        case .read(let keys, let forUpdate):
+        case .read(let keys, let form):
             values = keys.map(String.init)
-            text = { keys in
-                "SELECT key, elements FROM list WHERE key "
-                    + (keys.count == 1 ? "= \(keys[0])" : "IN (\(keys.joined(separator: ", ")))")
-                    + (forUpdate ? " FOR UPDATE" : "")
-            }
+            text = { Self.query(keys: $0, form) }
         case .scan: (values, text) = ([], { _ in "SELECT key, elements FROM list" })
         case .claim(let key): (values, text) = (["\(key)"], { "INSERT INTO list VALUES (\($0[0]), '{}')" })
         }
         guard parameters else { return SQLStatement(text(values), isPrepared: false, resultFormat: .text) }
         return SQLStatement(
             text(values.indices.map { "$\($0 + 1)" }), values.map { .text($0) }, resultFormat: .text)
+    }
+
+    private static func query(keys: [String], _ form: ListReadForm) -> String {
+        let condition = "key " + (keys.count == 1 ? "= \(keys[0])" : "IN (\(keys.joined(separator: ", ")))")
+        return switch form {
+        case .plain, .cursor: "SELECT key, elements FROM list WHERE \(condition)"
+        case .subquery:
+            "SELECT key, elements FROM list l WHERE \(condition) AND EXISTS (SELECT FROM list m WHERE m.key = l.key)"
+        case .range: "SELECT key, elements FROM list WHERE key BETWEEN \(keys[0]) AND \(keys[0])"
+        default: "SELECT key, elements FROM list WHERE \(condition)\(form.rawValue)"
+        }
     }
 
     /// What the client knows by the statement's result.
@@ -145,9 +169,12 @@ enum ListStep: Sendable {
             #expect(result.affectedRows == 1, "an append touched \(result.affectedRows) rows of key \(key)")
             guard returning, let row = result.first else { return [.append(key, element)] }
             return [.append(key, element), .read(key, try Self.list(row, 0))]
-        case .read(let keys, _), .scan(let keys):
-            var lists: [Int: [Int]] = [:]
-            for row in result { lists[Int(try row.int64(0))] = try Self.list(row, 1) }
+        case .read(let keys, let form):
+            let lists = try Self.lists(result)
+            let told = form == .skipLocked ? keys.filter { lists[$0] != nil } : keys
+            return told.map { .read($0, lists[$0] ?? []) }
+        case .scan(let keys):
+            let lists = try Self.lists(result)
             return keys.map { .read($0, lists[$0] ?? []) }
         case .claim(let key): return [.read(key, [])]
         }
@@ -165,6 +192,12 @@ enum ListStep: Sendable {
     /// What may have been done, whatever the client was told.
     var appends: [ListTransaction.Operation] {
         if case .append(let key, let element, _) = self { [.append(key, element)] } else { [] }
+    }
+
+    private static func lists(_ result: SQLResult) throws -> [Int: [Int]] {
+        var lists: [Int: [Int]] = [:]
+        for row in result { lists[Int(try row.int64(0))] = try list(row, 1) }
+        return lists
     }
 
     private static func list(_ row: SQLRow, _ column: Int) throws -> [Int] {
@@ -281,6 +314,15 @@ struct ListAppendClient {
     // MARK: Sending
 
     private mutating func send(_ step: ListStep, on connection: ShardConnection) async throws -> SQLResult {
+        if case .read(_, .cursor) = step {
+            let query = step.statement(parameters: false).text
+            let results = try await connection.runSimple(
+                "DECLARE c CURSOR FOR \(query); FETCH 1 FROM c; FETCH ALL FROM c; CLOSE c",
+                deadline: .now + .seconds(15))
+            return try SQLResult.assembled(
+                from: Array(results[1...2]),
+                order: (1...2).flatMap { part in results[part].indices.map { (part: part - 1, row: $0) } })
+        }
         guard Bool.random(using: &chance) else {
             return try await connection.runSimple(
                 step.statement(parameters: false).text, deadline: .now + .seconds(15))[0]
@@ -322,21 +364,27 @@ struct ListAppendClient {
         var keys = (0..<count).map { _ in active[Int.random(in: 0..<active.count, using: &chance)] }
         // Most programs touch rows in some order; those that don't end in deadlocks now and then.
         if Int.random(in: 0..<8, using: &chance) > 0 { keys.sort() }
-        let steps = keys.map { makeStep($0, active, reads: shape == .readOnly, isLone: shape == .lone) }
+        let steps = keys.map { makeStep($0, active, shape) }
         guard undone, let claimed = keys.last, Bool.random(using: &chance) else { return steps }
         return steps + [.claim(claimed)]
     }
 
-    private mutating func makeStep(_ key: Int, _ active: [Int], reads: Bool, isLone: Bool) -> ListStep {
+    private mutating func makeStep(_ key: Int, _ active: [Int], _ shape: Shape) -> ListStep {
+        let (reads, isLone, isBlock) = (shape == .readOnly, shape == .lone, shape != .lone && shape != .text)
         switch Int.random(in: 0..<24, using: &chance) {
-        case 0..<8: return .read([key], forUpdate: !reads && Int.random(in: 0..<4, using: &chance) == 0)
+        case 0..<4: return .read([key], .plain)
+        case 4..<7 where !reads: return .read([key], ListReadForm.rowLocks.randomElement(using: &chance) ?? .forShare)
+        // Under locks these keep others from whole tables.
+        case 7 where reads || Int.random(in: 0..<4, using: &chance) == 0:
+            let forms: [ListReadForm] = isBlock ? [.subquery, .range, .cursor] : [.subquery, .range]
+            return .read([key], forms.randomElement(using: &chance) ?? .range)
         // Under locks these two keep others waiting, the last one everybody.
         case 8..<12 where reads || isLone, 12 where Bool.random(using: &chance):
             let others = (0..<2).map { _ in active[Int.random(in: 0..<active.count, using: &chance)] }
-            return .read(Set(others + [key]).sorted(), forUpdate: false)
+            return .read(Set(others + [key]).sorted(), .plain)
         case 13..<15 where reads || isLone: return .scan(active)
         default:
-            if reads { return .read([key], forUpdate: false) }
+            if reads { return .read([key], .plain) }
             return .append(
                 key, element: record.element(for: key), returning: Int.random(in: 0..<3, using: &chance) == 0)
         }
