@@ -108,6 +108,16 @@ let package = Package(
             ]
         ),
 
+        .target(
+            name: "AdminInterface",
+            dependencies: [
+                "EventLoops", "TransactionCore",
+                .product(name: "Metrics", package: "swift-metrics"),
+                .product(name: "NIOCore", package: "swift-nio"),
+                .product(name: "NIOHTTP1", package: "swift-nio"),
+            ]
+        ),
+
         // Assemblies: what a node is made of, over the shells.
         .target(
             name: "ReplicatedMetadata",
@@ -154,12 +164,12 @@ let package = Package(
         .executableTarget(
             name: "meridian",
             dependencies: [
-                "BankWorkload", "ClientAuthentication", "Consensus", "EventLoops", "Gateway", "LocalCluster",
-                "Metadata", "PeerTransport", "ReplicatedMetadata", "SQLSessions", "ShardBackend", "ShardSchema",
-                "SimulationKit",
-                "SystemClock", "TransactionCore", "TransactionEngine",
+                "AdminInterface", "BankWorkload", "ClientAuthentication", "Consensus", "EventLoops", "Gateway",
+                "LocalCluster", "Metadata", "PeerTransport", "ReplicatedMetadata", "SQLSessions", "ShardBackend",
+                "ShardSchema", "SimulationKit", "SystemClock", "TransactionCore", "TransactionEngine",
                 .product(name: "ArgumentParser", package: "swift-argument-parser"),
                 .product(name: "Logging", package: "swift-log"),
+                .product(name: "Metrics", package: "swift-metrics"),
                 .product(name: "NIOCore", package: "swift-nio"),
                 .product(name: "ServiceLifecycle", package: "swift-service-lifecycle"),
                 .product(name: "UnixSignals", package: "swift-service-lifecycle"),

@@ -15,6 +15,8 @@ struct ClusterConfiguration: Sendable {
     var gateway = GatewaySettings()
     /// How it forms a cluster with other nodes; nil for one that is alone.
     var replication: ReplicationSettings?
+    /// Nil: no admin interface.
+    var admin: AdminSettings?
 
     /// ``retention`` in whole seconds, rounded up, as the shards keep it.
     var retentionSeconds: Int64 {

@@ -29,7 +29,7 @@ extension ClusterConfiguration {
         } catch {
             throw ConfigurationError("configuration file \(file) is not YAML", detail: "\(error)")
         }
-        let keys = ["node", "shards", "gateway", "cluster", "clock", "retention", "pool", "timeouts"]
+        let keys = ["node", "shards", "gateway", "admin", "cluster", "clock", "retention", "pool", "timeouts"]
         try self.init(ConfigurationSection(root, file: file, path: "", keys: keys))
     }
 
@@ -57,6 +57,10 @@ extension ClusterConfiguration {
         retention = try section.duration("retention", in: .seconds(2) ... .seconds(365 * 86_400)) ?? retention
         let gatewayKeys = ["listen", "database", "clients", "rules", "users", "tls_certificate", "tls_key"]
         gateway = try section.section("gateway", keys: gatewayKeys).map(Self.gateway) ?? gateway
+        admin = try section.section("admin", keys: ["listen", "token"]).map { section in
+            let address = try section.required("listen", GatewaySettings.addressExplanation, GatewaySettings.address)
+            return AdminSettings(host: address.host, port: address.port, token: try section.path("token"))
+        }
         let clusterKeys = ["name", "listen", "address", "nodes", "directory"] + Self.peerTLSKeys
         replication = try section.section("cluster", keys: clusterKeys).map(Self.replication)
         clock = try section.section("clock", keys: ["source", "uncertainty"]).map(Self.clock) ?? clock

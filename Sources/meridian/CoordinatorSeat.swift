@@ -47,6 +47,11 @@ final class CoordinatorSeat: Sendable {
             })
     }
 
+    /// Whether clients that come now are served, here or by another node.
+    var knowsWhoServes: Bool {
+        if case .nobody = directory.destination() { false } else { true }
+    }
+
     /// Calls `body` when somebody else coordinates, or nobody.
     func whenChanged(_ body: @escaping @Sendable () -> Void) {
         state.withLock { $0.changed = body }

@@ -99,7 +99,7 @@ extension MetadataGroup {
 }
 
 /// What is shown of a member.
-private struct MemberLine: Encodable {
+struct MemberLine: Encodable {
     var node: UInt16
     var role: String
     var leads: Bool

@@ -246,7 +246,7 @@ extension MetadataSelection: ExpressibleByArgument {
         }
     }
 
-    fileprivate var text: String {
+    var text: String {
         switch self {
         case .key(let key): key.rawValue
         case .prefix(let prefix): prefix.rawValue
@@ -254,7 +254,7 @@ extension MetadataSelection: ExpressibleByArgument {
     }
 
     /// Finds something of what is selected, and the revision.
-    fileprivate var query: MetadataQuery {
+    var query: MetadataQuery {
         switch self {
         case .key(let key): .get(key)
         case .prefix(let prefix): .first(prefix, limit: 1)
@@ -263,7 +263,7 @@ extension MetadataSelection: ExpressibleByArgument {
 }
 
 /// A key or a change of one as a JSON object.
-private struct EntryLine: Encodable {
+struct EntryLine: Encodable {
     var key: String
     var deleted: Bool?
     /// The value, if it is text; else `valueBase64`.

@@ -23,6 +23,11 @@ struct NodeService: Service {
     /// - Parameter reloads: SIGHUP has the gateway's files read again.
     init(_ configuration: ClusterConfiguration, reloads: Bool = false) throws {
         (self.configuration, self.reloads) = (configuration, reloads)
+        if let admin = configuration.admin {
+            _ = try admin.loadToken()
+            // Before anything counts.
+            _ = AdminSettings.registry
+        }
         users = try configuration.gateway.loadUsers()
         door = try configuration.gateway.load()
     }
@@ -37,13 +42,18 @@ struct NodeService: Service {
         var engine = configuration.engine
         engine.faultHook = try FaultInjection.hook(from: ProcessInfo.processInfo.environment)
         let clock = SystemBoundedClock(source: configuration.clock)
-        try await TransactionEngine.withEngine(engine, clock: clock) { engine in
-            let node = try await SessionNode(engine, database: configuration.gateway.database, users: users)
-            let gateway = try Gateway.start(
-                door, provider: node, on: engine.loop, logger: Logger(label: "meridian.gateway"))
-            print("ready: \(configuration.gateway.url(port: gateway.port))")
-            await serve(gateway, node)
-            await gateway.shutdown(grace: Self.grace)
+        let status = NodeStatus()
+        try await configuration.withAdminInterface(status, clock) { [engine] in
+            try await TransactionEngine.withEngine(engine, clock: clock) { engine in
+                let node = try await SessionNode(engine, database: configuration.gateway.database, users: users)
+                let gateway = try Gateway.start(
+                    door, provider: node, on: engine.loop, logger: Logger(label: "meridian.gateway"))
+                status.coordinates(by: engine)
+                print("ready: \(configuration.gateway.url(port: gateway.port))")
+                await serve(gateway, node)
+                status.coordinates(by: nil)
+                await gateway.shutdown(grace: Self.grace)
+            }
         }
     }
 

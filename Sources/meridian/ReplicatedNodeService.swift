@@ -45,10 +45,13 @@ struct ReplicatedNodeService: Service {
             let metadata = try await MetadataNode.start(
                 replication.metadata(of: configuration.engine.node), clock: clock, loop: loops.metadata,
                 logger: Logger(label: "meridian.metadata"))
+            let status = NodeStatus { seat.knowsWhoServes }
             let result = await Result {
-                try await join(metadata, clock)
-                print("ready: \(configuration.gateway.url(port: door.port))")
-                try await takePart(in: metadata, clock, door, loops.clients, seat)
+                try await configuration.withAdminInterface(status, clock) {
+                    try await join(metadata, clock)
+                    print("ready: \(configuration.gateway.url(port: door.port))")
+                    try await takePart(in: metadata, clock, door, loops.clients, seat, status)
+                }
             }
             if await metadata.isRemoved { print("removed: node \(node) is no member of the cluster any more") }
             await metadata.stop()
@@ -88,7 +91,7 @@ struct ReplicatedNodeService: Service {
     /// One session after the other, until the node is to stop, was removed, or can't take part any more.
     private func takePart(
         in metadata: MetadataNode, _ clock: SystemBoundedClock, _ door: ClientDoor, _ loop: EventLoop,
-        _ seat: CoordinatorSeat
+        _ seat: CoordinatorSeat, _ status: NodeStatus
     ) async throws {
         try await withThrowingTaskGroup(of: Void.self) { group in
             group.addTask { await seat.follow(metadata) }
@@ -103,7 +106,9 @@ struct ReplicatedNodeService: Service {
                         try await NodeSession.open(
                             on: metadata, duration: Self.sessionDuration, clock: clock, deadline: .now + .seconds(5))
                     }
-                    let result = await Result { try await serve(under: session, of: metadata, clock, door, loop, seat) }
+                    let result = await Result { 
+                        try await serve(under: session, of: metadata, clock, door, loop, seat, status)
+                    }
                     try? await session.close(deadline: .now + .seconds(1))
                     try result.get()
                 } catch  where Task.isShuttingDownGracefully {
@@ -123,7 +128,7 @@ struct ReplicatedNodeService: Service {
     /// Waits until this node is elected; then coordinates until its session is over or it is to stop.
     private func serve(
         under session: NodeSession, of metadata: MetadataNode, _ clock: SystemBoundedClock, _ door: ClientDoor,
-        _ loop: EventLoop, _ seat: CoordinatorSeat
+        _ loop: EventLoop, _ seat: CoordinatorSeat, _ status: NodeStatus
     ) async throws {
         let address = clientAddress(port: door.port)
         let record = NodeRecord(
@@ -135,7 +140,7 @@ struct ReplicatedNodeService: Service {
             }
         }
         Self.logger.notice("elected to coordinate", metadata: ["token": "\(lock.token)"])
-        try await coordinate(under: session, of: metadata, behind: door, on: loop, clock, seat)
+        try await coordinate(under: session, of: metadata, behind: door, on: loop, clock, seat, status)
         try? await lock.release(deadline: .now + .seconds(1))
     }
 
@@ -148,7 +153,7 @@ struct ReplicatedNodeService: Service {
 
     private func coordinate(
         under session: NodeSession, of metadata: MetadataNode, behind door: ClientDoor, on loop: EventLoop,
-        _ clock: SystemBoundedClock, _ seat: CoordinatorSeat
+        _ clock: SystemBoundedClock, _ seat: CoordinatorSeat, _ status: NodeStatus
     ) async throws {
         var settings = configuration.engine
         settings.faultHook = try FaultInjection.hook(from: ProcessInfo.processInfo.environment)
@@ -161,7 +166,9 @@ struct ReplicatedNodeService: Service {
                 try configuration.gateway.load(), provider: sessions, behind: door,
                 logger: Logger(label: "meridian.gateway"))
             seat.take(gateway) { [configuration] in configuration.gateway.reload(gateway, sessions) }
+            status.coordinates(by: engine)
             let isStopping = await untilOver(session, of: metadata, engine)
+            status.coordinates(by: nil)
             seat.leave()
             await gateway.shutdown(grace: isStopping ? NodeService.grace : .zero)
             await engine.shutdown(grace: isStopping ? NodeService.grace : .zero)

@@ -103,7 +103,7 @@ enum ListReadForm: String, CaseIterable {
     case cursor
 
     /// What locks rows, and no whole table.
-    static let rowLocks: [ListReadForm] = [.forUpdate, .forNoKeyUpdate, .forShare, .forKeyShare, .skipLocked]
+    static let rowLocks: [ListReadForm] = [.forUpdate, .forNoKeyUpdate, .forShare, .skipLocked]
 }
 
 /// One statement of a transaction and what it does to lists.
@@ -376,7 +376,7 @@ struct ListAppendClient {
         case 4..<7 where !reads: return .read([key], ListReadForm.rowLocks.randomElement(using: &chance) ?? .forShare)
         // Under locks these keep others from whole tables.
         case 7 where reads || Int.random(in: 0..<4, using: &chance) == 0:
-            let forms: [ListReadForm] = isBlock ? [.subquery, .range, .cursor] : [.subquery, .range]
+            let forms: [ListReadForm] = [.subquery, .range] + (reads ? [] : [.forKeyShare]) + (isBlock ? [.cursor] : [])
             return .read([key], forms.randomElement(using: &chance) ?? .range)
         // Under locks these two keep others waiting, the last one everybody.
         case 8..<12 where reads || isLone, 12 where Bool.random(using: &chance):

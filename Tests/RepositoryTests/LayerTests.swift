@@ -13,7 +13,7 @@ enum Layer {
         ("SimulationKit", .simulation),
         ("EventLoops", .loop),
         ("SystemClock", .shell), ("ShardBackend", .shell), ("MetadataStorage", .shell), ("LocalCluster", .shell),
-        ("PeerTransport", .shell), ("Gateway", .shell),
+        ("PeerTransport", .shell), ("Gateway", .shell), ("AdminInterface", .shell),
         ("ReplicatedMetadata", .assembly), ("ShardSchema", .assembly), ("TransactionEngine", .assembly),
         ("SQLSessions", .assembly), ("BankWorkload", .assembly),
         ("meridian", .executable), ("meridian-bench", .executable),
