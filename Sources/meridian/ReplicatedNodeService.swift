@@ -106,7 +106,7 @@ struct ReplicatedNodeService: Service {
                         try await NodeSession.open(
                             on: metadata, duration: Self.sessionDuration, clock: clock, deadline: .now + .seconds(5))
                     }
-                    let result = await Result { 
+                    let result = await Result {
                         try await serve(under: session, of: metadata, clock, door, loop, seat, status)
                     }
                     try? await session.close(deadline: .now + .seconds(1))

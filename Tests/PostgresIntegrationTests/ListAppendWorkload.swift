@@ -376,7 +376,9 @@ struct ListAppendClient {
         case 4..<7 where !reads: return .read([key], ListReadForm.rowLocks.randomElement(using: &chance) ?? .forShare)
         // Under locks these keep others from whole tables.
         case 7 where reads || Int.random(in: 0..<4, using: &chance) == 0:
-            let forms: [ListReadForm] = [.subquery, .range] + (reads ? [] : [.forKeyShare]) + (isBlock ? [.cursor] : [])
+            var forms: [ListReadForm] = [.subquery, .range]
+            if !reads { forms.append(.forKeyShare) }
+            if isBlock { forms.append(.cursor) }
             return .read([key], forms.randomElement(using: &chance) ?? .range)
         // Under locks these two keep others waiting, the last one everybody.
         case 8..<12 where reads || isLone, 12 where Bool.random(using: &chance):
