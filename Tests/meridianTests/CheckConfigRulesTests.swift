@@ -65,6 +65,12 @@ import TransactionCore
             (["full_page_writes": "off"], "full_page_writes is off", "full_page_writes = on"),
             (["synchronous_commit": "off"], "synchronous_commit is off", "synchronous_commit = on"),
             (["idle_in_transaction_session_timeout": "500"], "pause for 500 ms", "0 for this role"),
+            (["standbys": "1"], "no standby is synchronous", "synchronous_standby_names = 'ANY 1 (*)'"),
+            (
+                ["standbys": "1", "synchronous_standby_names": "x", "synchronous_commit": "local"],
+                "do not wait for the synchronous standby", "synchronous_commit = on"
+            ),
+            (["standbys": "1", "synchronous_standby_names": "x"], "every commit waits", "'x' names"),
         ]
     )
     func warnings(changes: [String: String], message: String, hint: String) throws {
