@@ -1,5 +1,5 @@
--- Where each shard's primary has come to. PostgreSQL raises a server's timeline when it is promoted; what has an older one
--- than the shard is known to have is a former primary that came back, and lacks what was committed since.
+-- Where each shard's primary has come to. PostgreSQL raises a server's timeline when it is promoted; what has an older
+-- one than the shard is known to have is a former primary that came back, and lacks what was committed since.
 
 CREATE TABLE meridian.shard_timeline (
     shard text PRIMARY KEY,

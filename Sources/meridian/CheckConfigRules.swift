@@ -81,7 +81,7 @@ struct ConfigurationRules {
         if facts.isOn("is_standby") {
             return Finding(
                 .refused, shard, "this server is a standby",
-                hint: "name the primary, or all servers with target_session_attrs=read-write in the conninfo"
+                hint: "name the primary, or all of the shard's servers (host=db1a,db1b), in the conninfo"
             )
         }
         guard facts.isOn("default_transaction_read_only") else { return nil }

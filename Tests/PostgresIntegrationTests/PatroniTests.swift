@@ -35,7 +35,7 @@ struct PatroniTests {
                     try await patroni.switchOver(from: first)
                     try await goOn(run)
                     let second = try await patroni.leader(not: first)
-                    try patroni.crash(second)
+                    try await patroni.crash(second)
                     _ = try await patroni.leader(not: second)
                     try await goOn(run)
                     await run.stop()
@@ -197,17 +197,29 @@ private struct PatroniShard {
     }
 
     func switchOver(from leader: String) async throws {
-        // Until the standby is synchronous, Patroni refuses.
-        try await waitUntil("Patroni switches over", within: .seconds(60)) {
-            let order = ["switchover", "--leader", leader, "--force", "shard"]
-            let switchover = try RunningCommand(
-                ["-c", "\(members[0].home)/patroni.yml"] + order, program: "/usr/bin/patronictl")
-            return await switchover.exitStatus() == 0 && switchover.output.contains("Successfully")
+        try await waitForSynchronousStandby()
+        let answer = try await control(["switchover", "--leader", leader, "--force", "shard"])
+        #expect(answer.contains("Successfully"), "\(answer)")
+    }
+
+    /// Patroni promotes no other.
+    private func waitForSynchronousStandby() async throws {
+        try await waitUntil("Patroni knows a synchronous standby", within: .seconds(90)) {
+            try await control(["list", "shard"]).contains("Sync Standby")
         }
     }
 
+    /// What `patronictl` says.
+    private func control(_ command: [String]) async throws -> String {
+        let control = try RunningCommand(
+            ["-c", "\(members[0].home)/patroni.yml"] + command, program: "/usr/bin/patronictl")
+        _ = await control.exitStatus()
+        return control.output + control.errors
+    }
+
     /// Kills a member's Patroni and its server, as when their machine is lost.
-    func crash(_ name: String) throws {
+    func crash(_ name: String) async throws {
+        try await waitForSynchronousStandby()
         programs[1 + members.firstIndex { $0.name == name }!].signal(SIGKILL)
         kill(try processID(of: name), SIGKILL)
     }

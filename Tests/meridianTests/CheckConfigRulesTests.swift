@@ -40,7 +40,7 @@ import TransactionCore
         arguments: [
             (["server_version_num": "140010", "server_version": "14.10"], "14.10 is too old", "upgrade"),
             (["max_prepared_transactions": "0"], "is 0", "set max_prepared_transactions = 300 and restart"),
-            (["is_standby": "true"], "standby", "target_session_attrs=read-write"),
+            (["is_standby": "true"], "standby", "host=db1a,db1b"),
             (["default_transaction_read_only": "on"], "read-only", "default_transaction_read_only = off"),
             (["schema": "missing"], "may not make the schema", "GRANT CREATE ON DATABASE bank TO app"),
             (["schema": "closed"], "may not use", "GRANT USAGE, CREATE ON SCHEMA meridian TO app"),
