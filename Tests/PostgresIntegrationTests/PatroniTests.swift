@@ -173,9 +173,12 @@ private struct PatroniShard {
 
     func migrate(on shards: EngineShards) async throws {
         let cluster = try await shards.session(on: 0) { try await Migrator($0).cluster() }
-        var conninfo = configuration.conninfo
-        conninfo += " target_session_attrs=read-write"
-        let connection = try await ShardConnection.connect(to: ConnectionSettings(conninfo), on: shards.loop)
+        // The standby may not know the database yet, and libpq would ask no further.
+        let leader = try await leader()
+        let port = members.first { $0.name == leader }!.port
+        let server = ["host": "127.0.0.1", "port": "\(port)"]
+        let settings = try ConnectionSettings(configuration.conninfo, overrides: server)
+        let connection = try await ShardConnection.connect(to: settings, on: shards.loop)
         let migrator = Migrator(connection)
         _ = try await migrator.apply()
         _ = try await migrator.claim(configuration.id, of: cluster)
