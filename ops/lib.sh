@@ -63,6 +63,6 @@ meridian_require_everything() {
 
 # The clients and drivers that tests run against a node.
 meridian_require_test_clients() {
-    meridian_require_packages curl default-jdk-headless libpostgresql-jdbc-java python3-asyncpg python3-psycopg \
-        python3-psycopg2 python3-sqlalchemy
+    meridian_require_packages curl default-jdk-headless etcd-server libpostgresql-jdbc-java patroni python3-asyncpg \
+        python3-psycopg python3-psycopg2 python3-sqlalchemy
 }

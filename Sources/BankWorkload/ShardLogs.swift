@@ -21,7 +21,7 @@ public struct ShardLogs: Sendable {
         let pools = try shards.map { shard in
             let settings = try ConnectionSettings(shard.conninfo, overrides: ["application_name": "meridian bank"])
             let pool = ConnectionPool(
-                settings: settings, bound: 1, on: loop, label: "\(shard.id) logs",
+                settings: settings.ofPrimary, bound: 1, on: loop, label: "\(shard.id) logs",
                 logger: Logger(label: "meridian.bank"))
             return (shard.id, pool)
         }

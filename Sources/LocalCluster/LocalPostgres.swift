@@ -24,6 +24,8 @@ public final class LocalPostgres: Sendable {
     public let installation: PostgresInstallation
     private let settings: [String: String]
     private let isKept: Bool
+    /// Whose standby it is, until it is promoted.
+    private let primary: LocalPostgres?
     private let user: ServerUser?
     private let state: Mutex<State>
 
@@ -41,15 +43,18 @@ public final class LocalPostgres: Sendable {
     ///   - preferredPort: a port to take when it is free.
     ///   - settings: lines of postgresql.conf for a new server.
     ///   - isKept: whether the data shall outlive this process, and so are made to outlive a crash of the machine.
+    ///   - primary: a server that runs; this one begins as its copy and follows it, through a slot of its own name.
     public init(
         name: String, home: String, installation: PostgresInstallation, port: UInt16? = nil,
-        preferredPort: UInt16? = nil, settings: [String: String] = [:], isKept: Bool = false
+        preferredPort: UInt16? = nil, settings: [String: String] = [:], isKept: Bool = false,
+        standbyOf primary: LocalPostgres? = nil
     ) throws {
         self.name = name
         self.home = home
         self.installation = installation
         self.settings = settings
         self.isKept = isKept
+        self.primary = primary
         user = try ServerUser.current(ownerOf: home)
         let free = try port ?? preferredPort.flatMap { isFree(port: $0) ? $0 : nil } ?? freePort()
         state = Mutex(State(port: free, isPortFixed: port != nil))
@@ -92,7 +97,9 @@ public final class LocalPostgres: Sendable {
     /// Throws ``LocalClusterError`` with the end of the log when the server does not start within a minute.
     public func start() async throws {
         if isRunning { return }
-        if !FileManager.default.fileExists(atPath: dataDirectory) { try await initialise() }
+        if !FileManager.default.fileExists(atPath: dataDirectory) {
+            if let primary { try await copy(primary) } else { try await initialise() }
+        }
         let deadline = ContinuousClock.now + .seconds(60)
         while true {
             let logBegin = logSize
@@ -149,6 +156,17 @@ public final class LocalPostgres: Sendable {
     /// Ends a ``pause()``.
     public func resume() {
         child?.signalTree(SIGCONT)
+    }
+
+    /// Ends the recovery of a standby, which accepts writes when this returns: `pg_ctl promote`.
+    public func promote() async throws {
+        try await run("promote", ["pg_ctl", "promote", "-D", dataDirectory])
+    }
+
+    /// Has every commit wait until the standby of that name has flushed it; nil ends that.
+    public func setSynchronousStandby(_ name: String?) throws {
+        try append("synchronous_standby_names = '\(name ?? "")'\n", to: "\(dataDirectory)/postgresql.conf")
+        child?.signal(SIGHUP)
     }
 
     /// Waits until the server's process ends; nil when it isn't there, or when the task is cancelled before that.
@@ -273,9 +291,27 @@ extension LocalPostgres {
         let lines = defaultSettings.merging(settings) { $1 }.sorted { $0.key < $1.key }
             .map { "\($0.key) = '\($0.value.replacingOccurrences(of: "'", with: "''"))'" }
         try append(lines.joined(separator: "\n") + "\n", to: "\(unfinished)/postgresql.conf")
-        let access = "local all all trust\nhost all meridian 127.0.0.1/32 trust\n"
+        let access = "local all,replication all trust\nhost all meridian 127.0.0.1/32 trust\n"
         try Data(access.utf8).write(to: URL(fileURLWithPath: "\(unfinished)/pg_hba.conf"), options: [])
         if isKept { try await run("synchronise", ["initdb", "--sync-only", "-D", unfinished]) }
+        try FileManager.default.moveItem(atPath: unfinished, toPath: dataDirectory)
+    }
+
+    /// Copies a server that runs, to follow it from then on through a slot that keeps what is not here yet.
+    private func copy(_ primary: LocalPostgres) async throws {
+        guard let conninfo = primary.superuserConninfo else {
+            throw LocalClusterError("the path of \(primary.home) is too long for a socket")
+        }
+        let unfinished = "\(home)/data.unfinished"
+        try FileManager.default.createDirectory(
+            atPath: home, withIntermediateDirectories: true, attributes: [.posixPermissions: 0o700])
+        if let user { chown(home, user.userID, user.groupID) }
+        try await run(
+            "copy \(primary.name) for",
+            [
+                "pg_basebackup", "-D", unfinished, "-d", "\(conninfo) application_name=\(name)", "--checkpoint=fast",
+                "--write-recovery-conf", "--create-slot", "--slot=\(name)", "--no-sync",
+            ])
         try FileManager.default.moveItem(atPath: unfinished, toPath: dataDirectory)
     }
 

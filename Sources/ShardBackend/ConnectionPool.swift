@@ -11,6 +11,12 @@ public actor ConnectionPool: LoopActor {
     /// Takes a connection, or what there was instead, on the loop.
     public typealias Recipient = @Sendable (Result<ShardConnection, ShardError>) -> Void
 
+    /// Opens a session by a deadline, with these handlers.
+    public typealias Connect =
+        @Sendable (
+            ConnectionSettings, ContinuousClock.Instant, ShardConnection.Handlers
+        ) async throws(ShardError) -> ShardConnection
+
     /// A place in the line.
     public struct PendingLease: Sendable {
         fileprivate let pool: ConnectionPool
@@ -30,6 +36,7 @@ public actor ConnectionPool: LoopActor {
     private let settings: ConnectionSettings
     private let label: String
     private let logger: Logger
+    private let connect: Connect?
     private let onConnect: (@Sendable (ShardConnection) async throws(ShardError) -> Void)?
 
     private var state: ConnectionPoolState
@@ -45,15 +52,18 @@ public actor ConnectionPool: LoopActor {
     /// - Parameters:
     ///   - bound: how many connections there are at most.
     ///   - label: names the pool in logs and metrics.
+    ///   - connect: opens a session on the loop; by default wherever the settings lead.
     ///   - onConnect: sets a new session up; when it throws, the connection counts as not opened.
     public init(
         settings: ConnectionSettings, bound: Int, on loop: EventLoop, label: String, logger: Logger,
+        connect: Connect? = nil,
         onConnect: (@Sendable (ShardConnection) async throws(ShardError) -> Void)? = nil
     ) {
         self.settings = settings
         self.loop = loop
         self.label = label
         self.logger = logger
+        self.connect = connect
         self.onConnect = onConnect
         state = ConnectionPoolState(bound: bound)
         meters = Meters(pool: label)
@@ -185,8 +195,7 @@ public actor ConnectionPool: LoopActor {
             let handlers = ShardConnection.Handlers(closed: { [weak self, loop] error in
                 loop.execute { [weak self] in self?.onLoop { $0.ended(id, error) } }
             })
-            let connection = try await ShardConnection.connect(
-                to: settings, on: loop, deadline: deadline, handlers: handlers)
+            let connection = try await connect(by: deadline, handlers)
             let timer = loop.schedule(at: deadline) { connection.onLoop { $0.close() } }
             defer { timer.cancel() }
             do throws(ShardError) {
@@ -207,6 +216,13 @@ public actor ConnectionPool: LoopActor {
             logger.warning("could not connect to a shard", metadata: ["pool": "\(label)", "error": "\(error)"])
             carryOut(state.notOpened(id, error))
         }
+    }
+
+    private func connect(
+        by deadline: ContinuousClock.Instant, _ handlers: ShardConnection.Handlers
+    ) async throws(ShardError) -> ShardConnection {
+        if let connect { return try await connect(settings, deadline, handlers) }
+        return try await ShardConnection.connect(to: settings, on: loop, deadline: deadline, handlers: handlers)
     }
 
     private func ended(_ id: ConnectionPoolState.ConnectionID, _ error: ShardError) {

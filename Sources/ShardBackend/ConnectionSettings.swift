@@ -48,6 +48,33 @@ public struct ConnectionSettings: Sendable {
         parameters.first { $0.keyword == keyword }?.value
     }
 
+    /// The same for each of the servers that `host` and `hostaddr` list, in their order, so that one may choose among
+    /// them; these settings alone where there is one.
+    public var servers: [ConnectionSettings] {
+        func list(_ keyword: String) -> [Substring] {
+            (self[keyword] ?? "").split(separator: ",", omittingEmptySubsequences: false)
+        }
+        let count = max(list("host").count, list("hostaddr").count)
+        let lists = ["host", "hostaddr", "port"].map { (keyword: $0, values: list($0)) }
+        // A list that does not fit the others is libpq's to refuse.
+        guard count > 1, lists.allSatisfy({ [1, count].contains($0.values.count) }) else { return [self] }
+        return (0..<count).map { index in
+            var settings = self
+            for (keyword, values) in lists where self[keyword] != nil {
+                settings.set(keyword, to: String(values.count == 1 ? values[0] : values[index]))
+            }
+            return settings
+        }
+    }
+
+    /// The same for the one of several servers that accepts writes.
+    public var ofPrimary: ConnectionSettings {
+        guard servers.count > 1 else { return self }
+        var settings = self
+        settings.set("target_session_attrs", to: "read-write")
+        return settings
+    }
+
     /// Adds or replaces the value of a libpq keyword.
     mutating func set(_ keyword: String, to value: String) {
         parameters.removeAll { $0.keyword == keyword }

@@ -16,6 +16,7 @@ public struct Migration: Hashable, Sendable {
             ("0004_placement.sql", PackageResources._004_placement_sql),
             ("0005_session_views.sql", PackageResources._005_session_views_sql),
             ("0006_copy.sql", PackageResources._006_copy_sql),
+            ("0007_shard_timeline.sql", PackageResources._007_shard_timeline_sql),
         ]
         return files.enumerated().map { index, file in
             Migration(number: index + 1, name: file.0, sql: String(decoding: file.1, as: UTF8.self))

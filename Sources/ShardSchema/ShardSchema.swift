@@ -23,11 +23,15 @@ public enum ShardSchema {
     /// One row with one boolean, whether the transaction committed, or no row while nothing is decided (R4).
     ///
     /// Asked of the home shard this is the decision; of another one, whether the transaction has been applied there.
+    ///
+    /// The row is locked, which PostgreSQL logs, so that the answer waits for the synchronous standby as a COMMIT does:
+    /// what a session has committed whose wait was cut short is visible before the standby has it, and gone when that
+    /// is promoted.
     public static func decision(of id: TransactionID) -> SQLStatement {
         SQLStatement(
             """
             SELECT xid IS NOT NULL FROM meridian.commit_log \
-            WHERE ts = $1::bigint AND slot = meridian.slot($1 / 1000000000)
+            WHERE ts = $1::bigint AND slot = meridian.slot($1 / 1000000000) FOR KEY SHARE
             """, [.int64(id.commitTimestamp.rawValue)])
     }
 
@@ -117,6 +121,27 @@ public enum ShardSchema {
     public static func endEarlierSessions(than epoch: Epoch) -> SQLStatement {
         SQLStatement("SELECT meridian.end_sessions($1)", [.int64(epoch.rawValue)], isPrepared: false)
     }
+
+    /// One bigint: the timeline on which the server writes, which rises by each promotion of a standby. Fails on a
+    /// standby.
+    public static let timeline = SQLStatement(
+        "SELECT ('x' || left(pg_walfile_name(pg_current_wal_lsn()), 8))::bit(32)::bigint", isPrepared: false)
+
+    /// The newest timelines of the shards that this one was told of: name, bigint.
+    public static let knownTimelines = SQLStatement("SELECT shard, timeline FROM meridian.shard_timeline")
+
+    /// Tells the shard that `shard` has come to `timeline`, and that no older one is its primary.
+    public static func recordTimeline(_ timeline: Int64, of shard: ShardID) -> SQLStatement {
+        SQLStatement(
+            "SELECT meridian.record_timeline($1, $2)", [.text(shard.rawValue), .int64(timeline)], isPrepared: false)
+    }
+
+    /// One boolean: the server has standbys, and a commit waits for none of them.
+    public static let mayLoseCommits = SQLStatement(
+        """
+        SELECT (current_setting('synchronous_standby_names') = '' \
+        OR current_setting('synchronous_commit') IN ('off', 'local')) AND EXISTS (SELECT FROM pg_stat_replication)
+        """, isPrepared: false)
 
     /// Which session of a node waits for a lock of which other one: two process numbers, waiter and blocker.
     public static let waits = SQLStatement(

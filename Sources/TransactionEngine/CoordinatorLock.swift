@@ -9,8 +9,10 @@ import TransactionCore
 /// The lock keeps a second coordinator *out*; what keeps a former one, which lost its connection or was merely paused,
 /// from finishing anything is the epoch (R6), raised by a successor that holds the lock on every shard.
 struct CoordinatorLock: Sendable {
-    let shard: ShardID
+    let primary: ShardPrimary
     let settings: ConnectionSettings
+
+    var shard: ShardID { primary.shard }
 
     /// "MERI" in ASCII and 1: the two keys of the advisory lock.
     private static let keys = "1296388681, 1"
@@ -20,11 +22,10 @@ struct CoordinatorLock: Sendable {
     /// - Parameter mayEvict: whether the holder's session is to be ended, because the caller has been elected in the
     ///   holder's place; asked each time.
     func acquire(
-        on loop: EventLoop, deadline: ContinuousClock.Instant,
-        mayEvict: @Sendable () async -> Bool = { false }
+        deadline: ContinuousClock.Instant, mayEvict: @Sendable () async -> Bool = { false }
     ) async throws(EngineStartError) -> ShardConnection {
         do throws(ShardError) {
-            let connection = try await ShardConnection.connect(to: settings, on: loop, deadline: deadline)
+            let connection = try await primary.connect(to: settings, isForClients: false, deadline: deadline)
             do throws(ShardError) {
                 while try await !isGranted(connection, deadline: deadline) {
                     if await mayEvict() {
@@ -33,7 +34,7 @@ struct CoordinatorLock: Sendable {
                     guard ContinuousClock.now < deadline else {
                         throw ShardError(.invalidUse, try await describeHolder(connection))
                     }
-                    try? await loop.sleep(until: .now + .milliseconds(50))
+                    try? await primary.loop.sleep(until: .now + .milliseconds(50))
                 }
                 return connection
             } catch {

@@ -4,7 +4,8 @@ import TransactionCore
 /// One shard: a PostgreSQL database, by its name in the cluster and how libpq reaches its primary.
 public struct ShardConfiguration: Sendable, Hashable {
     public var id: ShardID
-    /// A libpq connection string or URI; several hosts and TLS as libpq has them.
+    /// A libpq connection string or URI, TLS as libpq has it. Of several hosts the one that accepts writes is the
+    /// primary, and of several such the one that was promoted last.
     public var conninfo: String
 
     public init(id: ShardID, conninfo: String) {

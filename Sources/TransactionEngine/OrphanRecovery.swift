@@ -1,3 +1,4 @@
+import EventLoops
 import Logging
 import ShardBackend
 import ShardSchema
@@ -79,7 +80,7 @@ struct OrphanRecovery: Sendable {
 
     func run(_ statements: [SQLStatement], on shard: ShardID) async throws(ShardError) -> [SQLResult] {
         try await withConnection(to: shard) { connection throws(ShardError) in
-            try await connection.run(statements, deadline: .now + timeout)
+            try await connection.runUncancelled(statements, within: timeout)
         }
     }
 
@@ -99,5 +100,18 @@ struct OrphanRecovery: Sendable {
             await pool.giveBack(connection)
             throw error
         }
+    }
+}
+
+extension ShardConnection {
+    /// Runs what prepares, decides or applies. It is never cancelled: a session that waits for a synchronous standby
+    /// answers a cancel by reporting success, although the standby has nothing. When the time is over the session is
+    /// closed instead.
+    func runUncancelled(
+        _ statements: [SQLStatement], within timeout: Duration
+    ) async throws(ShardError) -> [SQLResult] {
+        let timer = loop.schedule(at: .now + timeout) { [self] in onLoop { $0.close() } }
+        defer { timer.cancel() }
+        return try await run(statements)
     }
 }

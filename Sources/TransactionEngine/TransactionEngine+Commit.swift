@@ -241,21 +241,13 @@ extension TransactionEngine {
         perform(actions, run)
     }
 
-    /// Runs what prepares or decides. It is never cancelled: a session that waits for a synchronous standby answers a
-    /// cancel by reporting success, although the standby has nothing. At the deadline the session is closed instead,
-    /// and the outcome is looked for (R5).
+    /// Runs what prepares or decides. Where the time is over, the outcome is looked for (R5).
     private func runUncancelled(
         _ statements: [SQLStatement], on connection: ShardConnection
     ) async throws(ShardError) -> [SQLResult] {
-        let timer = loop.schedule(at: .now + configuration.statementTimeout) {
-            connection.onLoop { $0.close() }
-        }
         let request = requestBegan()
-        defer {
-            timer.cancel()
-            requestEnded(request)
-        }
-        return try await connection.run(statements)
+        defer { requestEnded(request) }
+        return try await connection.runUncancelled(statements, within: configuration.statementTimeout)
     }
 
     /// Asks for any answer in the open transaction of a shard that was only read: had its session been lost, the read
@@ -294,11 +286,16 @@ extension TransactionEngine {
         }
         await reached?.value
         if answer == .committed {
+            hasCommitted(prepared.id.commitTimestamp, on: shard)
             await reach(.afterDecisionBeforeApply, prepared.id)
             if let session = run.removeSession(on: shard) { await giveBack(session) }
         }
         perform(run.coordinator.homeAnswered(answer), run)
         closeIfDone(run)
+    }
+
+    private func hasCommitted(_ timestamp: Timestamp, on shard: ShardID) {
+        newestCommits[shard] = max(newestCommits[shard] ?? .zero, timestamp)
     }
 
     /// R5: the answer to the home COMMIT is lost. Finds the decision for as long as it takes; the client waits a while.
@@ -341,8 +338,8 @@ extension TransactionEngine {
         var isApplied = false
         if let session = run.removeSession(on: shard) {
             do throws(ShardError) {
-                let deadline = ContinuousClock.now + configuration.statementTimeout
-                _ = try await session.connection.run([Statement.apply(decided)], deadline: deadline)
+                _ = try await session.connection.runUncancelled(
+                    [Statement.apply(decided)], within: configuration.statementTimeout)
                 isApplied = true
             } catch {
                 logger.debug("\(decided.id) is not applied on \(shard) yet: \(error.message)")
@@ -360,6 +357,7 @@ extension TransactionEngine {
                 do { try await pause.wait(on: loop) } catch { return }
             }
         }
+        if isApplied, decided.decision == .commit { hasCommitted(decided.id.commitTimestamp, on: shard) }
         if isApplied { perform(run.coordinator.applied(on: shard), run) }
     }
 

@@ -16,8 +16,8 @@ extension TransactionEngine {
         }
         do throws(ShardError) {
             let deadline = ContinuousClock.now + settings.connectTimeout
-            let connection = try await ShardConnection.connect(
-                to: settings, on: loop, deadline: deadline, handlers: handlers)
+            let connection = try await primaries[shard]!.connect(
+                to: settings, isForClients: true, deadline: deadline, handlers: handlers)
             let open = ShardSchema.openSession(node: configuration.node, epoch: epoch)
             do throws(ShardError) { _ = try await connection.run([open], deadline: deadline) } catch {
                 await connection.close()

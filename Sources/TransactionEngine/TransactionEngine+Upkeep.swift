@@ -79,7 +79,7 @@ extension TransactionEngine {
         }
     }
 
-    private func liveTransactions() -> Set<TransactionID> { Set(live.keys) }
+    func liveTransactions() -> Set<TransactionID> { Set(live.keys) }
 
     /// Whether no successor has raised the epoch while the lock was lost. A fenced engine must not hold the lock: it
     /// would serve nobody and keep every other coordinator out.
@@ -97,43 +97,70 @@ extension TransactionEngine {
         }
     }
 
-    /// Holds the coordinator's lock, and takes it again when its session is lost.
+    /// Holds the coordinator's lock, and takes it again when its session is lost, on whichever server is the primary
+    /// then.
     private func keepLock(on shard: ShardID, _ first: ShardConnection) async {
         var connection = first
+        var pause = Backoff()
         while !Task.isCancelled {
-            while await connection.isOpen {
-                do { try await loop.sleep(until: .now + .milliseconds(200)) } catch { return await connection.close() }
-            }
+            guard await waitForEnd(of: connection), !Task.isCancelled else { return await connection.close() }
             logger.warning("the session that holds the coordinator's lock on shard \(shard) was lost")
             do throws(EngineStartError) {
-                let lock = try configuration.lock(of: shard)
-                let regained = try await lock.acquire(on: loop, deadline: .now + configuration.takeoverTimeout)
+                let lock = try configuration.lock(of: primaries[shard]!)
+                let regained = try await lock.acquire(deadline: .now + configuration.takeoverTimeout)
                 guard await stillCoordinates(on: shard) else { return await regained.close() }
+                do throws(EngineStartError) {
+                    try await takeOver(primaries[shard]!, by: regained)
+                } catch {
+                    await regained.close()
+                    throw error
+                }
                 connection = regained
+                pause = Backoff()
             } catch {
                 logger.error("\(error)")
                 // Whoever holds it may be a successor.
                 guard await stillCoordinates(on: shard) else { return }
-                do { try await loop.sleep(until: .now + .seconds(1)) } catch { return }
+                do { try await pause.wait(on: loop) } catch { return }
             }
         }
         await connection.close()
+    }
+
+    /// Waits until a lock's session has ended, or its server gives no answer any more; false when the engine stops.
+    private func waitForEnd(of connection: ShardConnection) async -> Bool {
+        var asked = ContinuousClock.now
+        while await connection.isOpen {
+            do { try await loop.sleep(until: .now + .milliseconds(200)) } catch { return false }
+            guard .now - asked > .seconds(1) else { continue }
+            asked = .now
+            do throws(ShardError) {
+                _ = try await connection.runUncancelled([Statement.confirm], within: configuration.takeoverTimeout)
+            } catch {
+                await connection.close()
+            }
+        }
+        return true
     }
 }
 
 extension EngineConfiguration {
     /// The name of the lock's session; it says who coordinates, and is none of the sessions that an epoch fences.
-    func lock(of shard: ShardID) throws(EngineStartError) -> CoordinatorLock {
-        CoordinatorLock(shard: shard, settings: try settings(of: shard, name: "meridian coordinator, node \(node)"))
+    func lock(of primary: ShardPrimary) throws(EngineStartError) -> CoordinatorLock {
+        CoordinatorLock(
+            primary: primary, settings: try settings(of: primary.shard, name: "meridian coordinator, node \(node)"))
     }
 
     /// One pool per shard for recovery and upkeep.
-    func controlPools(on loop: EventLoop, logger: Logger) throws(EngineStartError) -> [ShardID: ConnectionPool] {
+    func controlPools(
+        of primaries: [ShardID: ShardPrimary], logger: Logger
+    ) throws(EngineStartError) -> [ShardID: ConnectionPool] {
         var pools: [ShardID: ConnectionPool] = [:]
-        for shard in shards.map(\.id) {
+        for (shard, primary) in primaries {
             pools[shard] = ConnectionPool(
-                settings: try settings(of: shard, name: "meridian recovery, node \(node)"), bound: 4, on: loop,
-                label: "\(shard) control", logger: logger
+                settings: try settings(of: shard, name: "meridian recovery, node \(node)"), bound: 4,
+                on: primary.loop, label: "\(shard) control", logger: logger,
+                connect: primary.connector(isForClients: false)
             ) { connection throws(ShardError) in _ = try await connection.run([Statement.flushCommits]) }
         }
         return pools
@@ -141,20 +168,23 @@ extension EngineConfiguration {
 
     /// All pools of each shard. The sessions prove their epoch when they open (R6).
     func pools(
-        epoch: Epoch, control: [ShardID: ConnectionPool], on loop: EventLoop, logger: Logger
+        epoch: Epoch, control: [ShardID: ConnectionPool], of primaries: [ShardID: ShardPrimary], logger: Logger
     ) throws(EngineStartError) -> [ShardID: ShardPools] {
         let open = ShardSchema.openSession(node: node, epoch: epoch)
         var pools: [ShardID: ShardPools] = [:]
-        for shard in shards.map(\.id) {
+        for (shard, primary) in primaries {
             let settings = try settings(of: shard, epoch: epoch)
+            let connect = primary.connector(isForClients: true)
             let writers = ConnectionPool(
-                settings: settings, bound: writersMax + pinnedMax, on: loop, label: "\(shard) writers", logger: logger
+                settings: settings, bound: writersMax + pinnedMax, on: primary.loop, label: "\(shard) writers",
+                logger: logger, connect: connect
             ) { connection throws(ShardError) in
                 _ = try await connection.run([open, Statement.flushCommits, Statement.writeByDefault])
             }
             func readers(_ bound: Int, _ label: String) -> ConnectionPool {
                 ConnectionPool(
-                    settings: settings, bound: bound, on: loop, label: "\(shard) \(label)", logger: logger
+                    settings: settings, bound: bound, on: primary.loop, label: "\(shard) \(label)", logger: logger,
+                    connect: connect
                 ) { connection throws(ShardError) in _ = try await connection.run([open, Statement.readByDefault]) }
             }
             pools[shard] = ShardPools(

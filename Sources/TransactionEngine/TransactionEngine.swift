@@ -23,11 +23,14 @@ public actor TransactionEngine: LoopActor {
     nonisolated let logger: Logger
     nonisolated let pools: [ShardID: ShardPools]
     nonisolated let recovery: OrphanRecovery
+    nonisolated let primaries: [ShardID: ShardPrimary]
 
     var tracker: SafeTimeTracker
     /// Commits that are not settled on every shard yet.
     var live: [TransactionID: CommitRun] = [:]
     var statistics = EngineStatistics()
+    /// The newest timestamp that each shard has answered to have committed.
+    var newestCommits: [ShardID: Timestamp] = [:]
     /// By shard; see ``ObjectNumbers``.
     var numbers: [ShardID: ObjectNumbers] = [:]
     var waits = WaitList()
@@ -58,6 +61,7 @@ public actor TransactionEngine: LoopActor {
         epoch = takeover.epoch
         recovery = takeover.recovery
         pools = takeover.pools
+        primaries = takeover.primaries
         tracker = SafeTimeTracker(node: takeover.configuration.node, newest: takeover.newest)
         admission = Admission(
             openMax: takeover.configuration.writersMax, busyMax: takeover.configuration.busyRequestsMax)

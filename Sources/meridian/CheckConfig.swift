@@ -119,7 +119,7 @@ extension ShardFacts {
     init(of shard: ShardConfiguration, on loop: EventLoop) async throws(ShardError) {
         let deadline = ContinuousClock.now + Self.patience
         let settings = try ConnectionSettings(shard.conninfo, overrides: ["application_name": "meridian check-config"])
-        let connection = try await ShardConnection.connect(to: settings, on: loop, deadline: deadline)
+        let connection = try await ShardConnection.connect(to: settings.ofPrimary, on: loop, deadline: deadline)
         do throws(ShardError) {
             var answers: [String: String] = [:]
             for row in try await connection.runSimple(Self.query, deadline: deadline)[0] {
@@ -131,7 +131,7 @@ extension ShardFacts {
             let there = try await connection.runSimple(clock, deadline: deadline)[0][0].int64(0) * 1000
             let after = Self.wallNanoseconds()
             self.init(
-                answers: answers, schema: await SchemaFacts(connection),
+                answers: answers, schema: await SchemaFacts(connection), servers: settings.servers.count,
                 clockOffset: (there - before - (after - before) / 2, (after - before) / 2 + 1000)
             )
             await connection.close()

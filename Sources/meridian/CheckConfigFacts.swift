@@ -6,6 +6,8 @@ struct ShardFacts: Sendable {
     var answers: [String: String]
     /// What it knows of Meridian.
     var schema: SchemaFacts
+    /// How many servers its conninfo names.
+    var servers = 1
     /// The shard's clock less this machine's, nanoseconds, and by how much that may be wrong.
     var clockOffset: (nanoseconds: Int64, errorNanoseconds: Int64)
 
@@ -14,11 +16,14 @@ struct ShardFacts: Sendable {
         SELECT name, setting FROM pg_settings WHERE name IN (
             'server_version', 'server_version_num', 'max_prepared_transactions', 'max_connections',
             'superuser_reserved_connections', 'fsync', 'full_page_writes', 'synchronous_commit', 'wal_level',
-            'default_transaction_read_only', 'idle_in_transaction_session_timeout')
+            'default_transaction_read_only', 'idle_in_transaction_session_timeout', 'synchronous_standby_names')
         UNION ALL SELECT 'user', current_user
         UNION ALL SELECT 'database', current_database()
         UNION ALL SELECT 'server', concat_ws('/', pg_postmaster_start_time(), current_setting('port'))
         UNION ALL SELECT 'is_standby', pg_is_in_recovery()::text
+        UNION ALL SELECT 'standbys', count(*)::text FROM pg_stat_replication
+        UNION ALL SELECT 'synchronous_standbys', count(*)::text FROM pg_stat_replication
+            WHERE sync_state IN ('sync', 'quorum')
         UNION ALL SELECT 'schema', CASE
             WHEN to_regnamespace('meridian') IS NULL AND has_database_privilege(current_database(), 'CREATE')
                 THEN 'can be made'

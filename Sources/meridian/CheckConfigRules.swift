@@ -18,7 +18,7 @@ struct ConfigurationRules {
             [version(name, facts), standby(name, facts), preparedTransactions(name, facts), rights(name, facts)]
             + [schema(name, facts.schema)]
             + [connections(name, facts), sessions(name, facts), idleTimeout(name, facts), clock(name, facts)]
-            + durability(name, facts)
+            + [failover(name, facts)] + durability(name, facts)
         return all.compactMap(\.self).sorted { $0.severity > $1.severity }
     }
 
@@ -81,7 +81,7 @@ struct ConfigurationRules {
         if facts.isOn("is_standby") {
             return Finding(
                 .refused, shard, "this server is a standby",
-                hint: "name the primary, or all servers with target_session_attrs=read-write in the conninfo"
+                hint: "name the primary, or all of the shard's servers (host=db1a,db1b), in the conninfo"
             )
         }
         guard facts.isOn("default_transaction_read_only") else { return nil }
@@ -195,6 +195,30 @@ struct ConfigurationRules {
         return Finding(
             .warning, shard, "its clock is \(abs(offset) / 1_000_000) ms \(direction) this machine's",
             hint: "run a time daemon (chrony) on both"
+        )
+    }
+
+    /// What a standby that is promoted may lack (decision 0017).
+    private func failover(_ shard: String, _ facts: ShardFacts) -> Finding? {
+        let standbys = facts.number("standbys")
+        guard facts.servers > 1 || standbys > 0 else { return nil }
+        let names = facts.answers["synchronous_standby_names"] ?? ""
+        guard !names.isEmpty else {
+            return Finding(
+                .warning, shard, "no standby is synchronous: what was committed last is lost when one is promoted",
+                hint: "set synchronous_standby_names = 'ANY 1 (*)'; Patroni: synchronous_mode: true"
+            )
+        }
+        if facts.answers["synchronous_commit"] == "local" {
+            return Finding(
+                .warning, shard, "synchronous_commit is local: commits do not wait for the synchronous standby",
+                hint: "set synchronous_commit = on"
+            )
+        }
+        guard facts.isOn("sees_sessions"), facts.number("synchronous_standbys") == 0 else { return nil }
+        return Finding(
+            .warning, shard, "no synchronous standby is connected, and every commit waits for one",
+            hint: "start one that synchronous_standby_names = '\(names)' names"
         )
     }
 

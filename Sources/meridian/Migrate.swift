@@ -89,7 +89,7 @@ struct ClusterMigration: Sendable {
                     shard.conninfo, overrides: ["application_name": "meridian migrate"]
                 )
                 let connection = try await ShardConnection.connect(
-                    to: settings, on: loop, deadline: .now + Self.patience
+                    to: settings.ofPrimary, on: loop, deadline: .now + Self.patience
                 )
                 do {
                     results.append((shard.id, try await body(shard.id, connection)))

@@ -84,12 +84,13 @@ struct EngineShards: Sendable {
     /// Runs `body` with an engine over the shards, and shuts it down.
     @discardableResult
     func engine<Value>(
-        clock: any IntervalClock = Self.hostClock, _ adjust: (inout EngineConfiguration) -> Void = { _ in },
+        clock: any IntervalClock = Self.hostClock, logger: Logger = Self.silence,
+        _ adjust: (inout EngineConfiguration) -> Void = { _ in },
         _ body: (TransactionEngine) async throws -> Value
     ) async throws -> Value {
         var configuration = configuration()
         adjust(&configuration)
-        let engine = try await TransactionEngine.start(configuration, clock: clock, loop: loop, logger: Self.silence)
+        let engine = try await TransactionEngine.start(configuration, clock: clock, loop: loop, logger: logger)
         do {
             let value = try await body(engine)
             await engine.shutdown()

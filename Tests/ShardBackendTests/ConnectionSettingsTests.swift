@@ -24,6 +24,23 @@ import TransactionCore
         await expectShardError({ $0.kind == .invalidUse }) { _ = try ConnectionSettings("", overrides: ["hots": "a"]) }
     }
 
+    @Test("several hosts are taken apart, each with its own address and port; of lists that don't fit, none is")
+    func servers() throws {
+        func servers(_ conninfo: String) throws -> [String] {
+            try ConnectionSettings(conninfo).servers.map {
+                "\($0["host"] ?? "-") \($0["hostaddr"] ?? "-") \($0["port"] ?? "-") \($0["dbname"] ?? "-")"
+            }
+        }
+        #expect(try servers("host=a,b port=1,2 dbname=d") == ["a - 1 d", "b - 2 d"])
+        #expect(try servers("host=a,b hostaddr=1.1.1.1,2.2.2.2 port=5") == ["a 1.1.1.1 5 -", "b 2.2.2.2 5 -"])
+        #expect(try servers("postgresql://a:1,b/d") == ["a - 1 d", "b -  d"])
+        #expect(try servers("dbname=d") == ["- - - d"])
+        #expect(try servers("host=a,b port=1,2,3") == ["a,b - 1,2,3 -"])
+        let conninfo = "host=a,b target_session_attrs=any"
+        #expect(try ConnectionSettings(conninfo).ofPrimary["target_session_attrs"] == "read-write")
+        #expect(try ConnectionSettings("host=a").ofPrimary["target_session_attrs"] == nil)
+    }
+
     @Test("no description and no error shows a password")
     func secrets() async throws {
         let settings = try ConnectionSettings("postgresql://me:secret@db1/bank?sslpassword=secret")

@@ -76,6 +76,38 @@ public struct TestShard: Sendable {
         try await server.psql(commands, database: database)
     }
 
+    /// Runs a test with a standby that follows this shard's server, and that it may promote.
+    ///
+    /// Fails the test when a transaction stays prepared on the standby, if it accepts writes in the end.
+    ///
+    /// - Parameter isSynchronous: whether commits wait until the standby has them.
+    public func withStandby(
+        isSynchronous: Bool, sourceLocation: SourceLocation = #_sourceLocation,
+        _ body: (TestShard) async throws -> Void
+    ) async throws {
+        let standby = try LocalPostgres(
+            name: "\(name)_standby", home: "\(server.home)_standby", installation: server.installation,
+            standbyOf: server)
+        do {
+            try await standby.start()
+            if isSynchronous { try server.setSynchronousStandby(standby.name) }
+            let wanted = isSynchronous ? "streaming|sync" : "streaming|async"
+            while try await psql("SELECT state, sync_state FROM pg_stat_replication") != wanted {
+                try await Task.sleep(for: .milliseconds(20))
+            }
+            let shard = TestShard(server: standby, database: database)
+            try await body(shard)
+            standby.resume()
+            if standby.isRunning, try await shard.psql("SELECT pg_is_in_recovery()") == "f" {
+                try await shard.checkNothingIsPrepared(sourceLocation)
+            }
+            await standby.stop(.immediate)
+        } catch {
+            await standby.stop(.immediate)
+            throw error
+        }
+    }
+
     /// Fails the test when a transaction is prepared here, and rolls it back.
     func checkNothingIsPrepared(_ sourceLocation: SourceLocation) async throws {
         let query = "SELECT gid FROM pg_prepared_xacts WHERE database = current_database() ORDER BY gid"

@@ -40,7 +40,7 @@ import TransactionCore
         arguments: [
             (["server_version_num": "140010", "server_version": "14.10"], "14.10 is too old", "upgrade"),
             (["max_prepared_transactions": "0"], "is 0", "set max_prepared_transactions = 300 and restart"),
-            (["is_standby": "true"], "standby", "target_session_attrs=read-write"),
+            (["is_standby": "true"], "standby", "host=db1a,db1b"),
             (["default_transaction_read_only": "on"], "read-only", "default_transaction_read_only = off"),
             (["schema": "missing"], "may not make the schema", "GRANT CREATE ON DATABASE bank TO app"),
             (["schema": "closed"], "may not use", "GRANT USAGE, CREATE ON SCHEMA meridian TO app"),
@@ -65,6 +65,12 @@ import TransactionCore
             (["full_page_writes": "off"], "full_page_writes is off", "full_page_writes = on"),
             (["synchronous_commit": "off"], "synchronous_commit is off", "synchronous_commit = on"),
             (["idle_in_transaction_session_timeout": "500"], "pause for 500 ms", "0 for this role"),
+            (["standbys": "1"], "no standby is synchronous", "synchronous_standby_names = 'ANY 1 (*)'"),
+            (
+                ["standbys": "1", "synchronous_standby_names": "x", "synchronous_commit": "local"],
+                "do not wait for the synchronous standby", "synchronous_commit = on"
+            ),
+            (["standbys": "1", "synchronous_standby_names": "x"], "every commit waits", "'x' names"),
         ]
     )
     func warnings(changes: [String: String], message: String, hint: String) throws {

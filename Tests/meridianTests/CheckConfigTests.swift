@@ -58,4 +58,24 @@ import Testing
             for message in messages { #expect(check.output.contains(message), "\(message) in \(check.output)") }
         }
     }
+
+    @Test("a shard with a standby is warned of until that is synchronous, whichever of its servers is named first")
+    func standby() async throws {
+        try await TestCluster.withPrivateShards(1) { shards in
+            try await shards[0].withStandby(isSynchronous: false) { standby in
+                let ports = "\(standby.server.port),\(shards[0].server.port)"
+                let shard = "a host=127.0.0.1,127.0.0.1 port=\(ports) dbname=meridian user=meridian"
+                let warned = try RunningCommand(["check-config", "--shard", shard])
+                #expect(await warned.exitStatus() == 0, "\(warned.output)")
+                #expect(warned.output.contains("a      warning  no standby is synchronous: "), "\(warned.output)")
+                try shards[0].server.setSynchronousStandby(standby.name)
+                while try await shards[0].psql("SELECT sync_state FROM pg_stat_replication") != "sync" {
+                    try await Task.sleep(for: .milliseconds(20))
+                }
+                let synchronous = try RunningCommand(["check-config", "--shard", shard])
+                #expect(await synchronous.exitStatus() == 0)
+                #expect(!synchronous.output.contains("standby"), "\(synchronous.output)")
+            }
+        }
+    }
 }
