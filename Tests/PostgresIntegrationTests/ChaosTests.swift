@@ -12,7 +12,7 @@ import TransactionCore
 ///
 /// Short by default, with every kind of fault once; `ops/chaos` runs it for as long as one likes.
 @Suite(.serialized) struct ChaosTests {
-    private static let clientsPerNode = 2
+    private static let clientsPerNode = 4
     private static let accounts: Int64 = 300
     private static let balance: Int64 = 1_000
 
@@ -121,7 +121,7 @@ struct ChaosRun {
 
     private mutating func fault(_ kind: ChaosFault.Kind, _ coordinator: Int?) -> ChaosFault {
         ChaosFault(
-            kind, coordinator: coordinator, lastingAtMost: duration == nil ? .seconds(1.5) : .seconds(6), using: &chance
+            kind, coordinator: coordinator, lastingAtMost: duration == nil ? .seconds(1.2) : .seconds(6), using: &chance
         )
     }
 
