@@ -46,6 +46,10 @@ public protocol ClientSession: AnyObject, Sendable {
     /// says there when it is done with them (``ClientOutput/processed(bytes:)``). Terminate is not among them.
     func receive(_ frames: [FrontendFrame])
 
+    /// Whether something may have been committed of which the client has not been told: if it is sent away now, it must
+    /// not take that for a failure.
+    var mayHaveCommitted: Bool { get }
+
     /// The client is gone, or has said that it goes. Called once, and last.
     func disconnected(_ departure: Departure)
 }

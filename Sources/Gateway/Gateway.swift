@@ -78,8 +78,9 @@ public final class Gateway: Sendable {
         shared.hostRules.withLock { $0 = rules }
     }
 
-    /// Stops listening, gives clients `grace` to go by themselves, sends those still there away (57P01), and ends when
-    /// all are gone: after `grace` and ``GatewayConfiguration/closeTimeout`` at most, and a second for TLS.
+    /// Stops listening, gives clients `grace` to go by themselves, sends those still there away (57P01, or 08007 in the
+    /// midst of a commit), and ends when all are gone: after `grace` and ``GatewayConfiguration/closeTimeout`` at most,
+    /// and a second for TLS.
     ///
     /// Clients that are just coming in are sent away at once (57P03). A second call does nothing.
     public func shutdown(grace: Duration) async {

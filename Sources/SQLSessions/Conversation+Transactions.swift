@@ -164,7 +164,7 @@ extension Conversation {
             temporariesMayDiffer()
             do {
                 try await beginListening()
-                if let timestamp = try await ending?.commit() { variables.commitTimestamp = timestamp }
+                if let ending, let timestamp = try await commit(ending) { variables.commitTimestamp = timestamp }
                 variables = block.end(committing: true, variables)
                 endCursors(committing: true)
                 await endListening()
@@ -207,7 +207,7 @@ extension Conversation {
         guard !block.isOpen, let ending = transaction else { return }
         transaction = nil
         temporariesMayDiffer()
-        if let timestamp = try await ending.commit() { variables.commitTimestamp = timestamp }
+        if let timestamp = try await commit(ending) { variables.commitTimestamp = timestamp }
     }
 
     /// The transaction that a statement belongs to; begun with the first one that needs it.

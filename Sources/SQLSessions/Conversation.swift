@@ -46,6 +46,9 @@ actor Conversation: ClientSession, LoopActor {
     /// An error in the extended protocol: everything up to the next Sync is passed over.
     private var skipsToSync = false
 
+    /// A commit was asked for, and its answer is not in the output yet.
+    private var isCommitUnanswered = false
+
     /// Something failed since the last Sync, outside a block.
     private var hasFailedSinceSync = false
     /// The simple protocol describes rows with the rows.
@@ -101,6 +104,8 @@ actor Conversation: ClientSession, LoopActor {
         if loop.isCurrent { onLoop { $0.take(frames) } } else { perform { $0.take(frames) } }
     }
 
+    nonisolated var mayHaveCommitted: Bool { loop.isCurrent ? onLoop { $0.isCommitUnanswered } : true }
+
     nonisolated func disconnected(_ departure: Departure) {
         perform { $0.leave(departure) }
     }
@@ -150,7 +155,10 @@ actor Conversation: ClientSession, LoopActor {
         while let frame = pending.popFirst() {
             await answer(frame)
             output.processed(bytes: frame.byteCount)
-            if pending.isEmpty || writer.bytesWritten > 64 << 10 { flush() }
+            if pending.isEmpty || writer.bytesWritten > 64 << 10 {
+                flush()
+                isCommitUnanswered = false
+            }
             // A client that only had its statement cancelled waits for the rest of its answers.
             if output.isBacklogged, await !output.drained(), isGone || !Task.isCancelled { pending = [] }
             // A cancelled task would cancel the next statement too.
@@ -190,6 +198,17 @@ actor Conversation: ClientSession, LoopActor {
         await endListening()
         await releaseTemporaries()
         await node.closed(process)
+    }
+
+    /// Commits a transaction of this session's; nil for one that only read at its snapshot. Once the client is gone
+    /// nothing is committed any more: it may have been told so (``mayHaveCommitted``), and another thing before.
+    func commit(_ ending: ClientTransaction) async throws(TransactionError) -> Timestamp? {
+        guard departure != .lost else {
+            await ending.rollback()
+            throw TransactionError(.queryCanceled, "the client is gone")
+        }
+        isCommitUnanswered = true
+        return try await ending.commit()
     }
 
     func flush() {

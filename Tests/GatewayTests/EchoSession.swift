@@ -35,6 +35,7 @@ final class EchoSession: ClientSession {
         self.output = output
     }
 
+    let mayHaveCommitted = false
     var departures: [Departure] { state.withLock { $0.departures } }
     var isAsleep: Bool { state.withLock { $0.isAsleep } }
     var receivedBytes: Int { state.withLock { $0.receivedBytes } }

@@ -12,8 +12,7 @@ import TransactionCore
         try await ServedShards.with(3) { served in
             let record = ListAppendRecord(ListAppendLoad("ListAppendTests"))
             try await run(record, on: served)
-            let history = try await finish(record, on: served)
-            check(history, record)
+            _ = try await served.session { try await record.check(by: $0) }
             #expect(record.committed >= record.load.committed)
             // A deadlock that nobody finds ends by a timeout: 57014.
             #expect(Set(record.failures.keys).isSubset(of: ["40001", "40P01"]), "\(record.failures)")
@@ -34,8 +33,7 @@ import TransactionCore
                 group.addTask { try await dyingClients(served, record) }
                 try await group.waitForAll()
             }
-            let history = try await finish(record, on: served)
-            check(history, record)
+            let history = try await served.session { try await record.check(by: $0) }
             #expect(record.committed >= record.load.committed)
             #expect(history.contains { $0.outcome == .unknown }, "a fault that nobody felt")
         }
@@ -43,43 +41,7 @@ import TransactionCore
 
     private func run(_ record: ListAppendRecord, on served: ServedShards) async throws {
         try await served.session { try await ListStep.setup($0) }
-        try await withThrowingTaskGroup(of: Void.self) { group in
-            for number in 0..<record.load.clients {
-                group.addTask {
-                    var client = ListAppendClient(number, served, record)
-                    try await client.run()
-                }
-            }
-            try await group.waitForAll()
-        }
-    }
-
-    /// Reads every list in the end, so that all that was acknowledged must be there.
-    private func finish(_ record: ListAppendRecord, on served: ServedShards) async throws -> [ListTransaction] {
-        try await served.session { client in
-            let keys = Array(0..<record.keyCount)
-            var operations: [ListTransaction.Operation]?
-            var began = record.now
-            try await waitUntil("all lists are read", within: .seconds(30)) {
-                began = record.now
-                let rows = try? await client.runSimple("SELECT key, elements FROM list").first
-                guard let rows else { return false }
-                operations = try ListStep.scan(keys).operations(rows)
-                return true
-            }
-            let last = ListTransaction(
-                client: -1, began: began, ended: record.now, try #require(operations))
-            return record.history + [last]
-        }
-    }
-
-    private func check(_ history: [ListTransaction], _ record: ListAppendRecord) {
-        let clock = ContinuousClock()
-        var found: [ListAppendAnomaly] = []
-        let taken = clock.measure { found = ListAppendChecker().check(history) }
-        print("list-append: \(record.summary); checked in \(taken)")
-        let first = found.prefix(5).map(\.description).joined(separator: "\n")
-        #expect(found.isEmpty, "seed \(record.load.seed): \(found.count) anomalies, \(first)")
+        try await record.runClients { _ in try await served.connect() }
     }
 
     private func spread(on served: ServedShards) async throws -> [Int] {

@@ -38,6 +38,7 @@ final class ListAppendRecord: Sendable {
         var active: [Int]
         var nextKey: Int
         var element = 0
+        var isStopped = false
     }
 
     let load: ListAppendLoad
@@ -56,7 +57,12 @@ final class ListAppendRecord: Sendable {
     var activeKeys: [Int] { state.withLock { $0.active } }
     var keyCount: Int { state.withLock { $0.nextKey } }
     /// Enough has committed, or it takes too long.
-    var isOver: Bool { committed >= load.committed || ContinuousClock.now - start > load.timeMax }
+    var isOver: Bool {
+        state.withLock { $0.isStopped || $0.committed >= load.committed } || ContinuousClock.now - start > load.timeMax
+    }
+
+    /// Lets every client finish its transaction, and no more.
+    func stop() { state.withLock { $0.isStopped = true } }
 
     func add(_ transaction: ListTransaction, _ failure: SQLState? = nil) {
         state.withLock { state in
@@ -89,6 +95,45 @@ final class ListAppendRecord: Sendable {
     }
 }
 
+extension ListAppendRecord {
+    /// Runs the load's clients, each of which makes its connections by `connect`, until the run is over.
+    func runClients(connect: @escaping @Sendable (Int) async throws -> ShardConnection) async throws {
+        try await withThrowingTaskGroup(of: Void.self) { group in
+            for number in 0..<load.clients {
+                group.addTask {
+                    var client = ListAppendClient(number, self) { try await connect(number) }
+                    try await client.run()
+                }
+            }
+            try await group.waitForAll()
+        }
+    }
+
+    /// Reads every list in the end, so that all that was acknowledged must be there, and judges the whole history,
+    /// which it returns.
+    func check(by client: ShardConnection) async throws -> [ListTransaction] {
+        let keys = Array(0..<keyCount)
+        var operations: [ListTransaction.Operation]?
+        var began = now
+        try await waitUntil("all lists are read", within: .seconds(30)) {
+            began = now
+            let rows = try? await client.runSimple("SELECT key, elements FROM list").first
+            guard let rows else { return false }
+            operations = try ListStep.scan(keys).operations(rows)
+            return true
+        }
+        let last = ListTransaction(client: -1, began: began, ended: now, try #require(operations))
+        let history = history + [last]
+        let clock = ContinuousClock()
+        var found: [ListAppendAnomaly] = []
+        let taken = clock.measure { found = ListAppendChecker().check(history) }
+        print("list-append: \(summary); checked in \(taken)")
+        let first = found.prefix(5).map(\.description).joined(separator: "\n")
+        #expect(found.isEmpty, "seed \(load.seed): \(found.count) anomalies, \(first)")
+        return history
+    }
+}
+
 /// How rows are read.
 enum ListReadForm: String, CaseIterable {
     case plain = ""
@@ -115,13 +160,13 @@ enum ListStep: Sendable {
     /// Makes an empty list, which the client then rolls back: where it succeeds, there was none.
     case claim(Int)
 
-    /// Rows of even keys are there from the start, others are made by the first append.
-    private static func exists(_ key: Int) -> Bool { key % 2 == 0 }
+    /// Rows of the first even keys are there from the start, others are made by the first append.
+    private static func exists(_ key: Int) -> Bool { key < 1_000 && key % 2 == 0 }
 
     /// The row's table and those with which a run begins.
     static func setup(_ client: ShardConnection) async throws {
         try await client.text("CREATE TABLE list (key int PRIMARY KEY, elements int[] NOT NULL)")
-        let rows = stride(from: 0, to: 1_000, by: 2).map { "(\($0), '{}')" }.joined(separator: ", ")
+        let rows = (0..<1_000).filter(exists).map { "(\($0), '{}')" }.joined(separator: ", ")
         try await client.text("INSERT INTO list VALUES \(rows)")
     }
 
@@ -220,13 +265,13 @@ struct ListAppendClient {
     }
 
     private let number: Int
-    private let served: ServedShards
+    private let connect: @Sendable () async throws -> ShardConnection
     private let record: ListAppendRecord
     private var chance: SeededGenerator
     private var connection: ShardConnection?
 
-    init(_ number: Int, _ served: ServedShards, _ record: ListAppendRecord) {
-        (self.number, self.served, self.record) = (number, served, record)
+    init(_ number: Int, _ record: ListAppendRecord, connect: @escaping @Sendable () async throws -> ShardConnection) {
+        (self.number, self.connect, self.record) = (number, connect, record)
         chance = SeededGenerator(seed: record.load.seed &+ UInt64(number) &* 0x9E37_79B9)
     }
 
@@ -296,7 +341,7 @@ struct ListAppendClient {
 
     private mutating func connected() async throws -> ShardConnection {
         if let connection { return connection }
-        let made = try await served.connect()
+        let made = try await connect()
         connection = made
         return made
     }

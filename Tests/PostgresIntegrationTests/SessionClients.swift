@@ -10,9 +10,11 @@ import TransactionEngine
 
 /// A node that serves clients over test shards.
 struct ServedShards: Sendable {
-    let port: Int
+    let gateway: Gateway
     let engine: TransactionEngine
     let shards: EngineShards
+
+    var port: Int { gateway.port }
 
     /// Serves clients over `count` fresh shards while `body` runs.
     ///
@@ -31,7 +33,7 @@ struct ServedShards: Sendable {
                     GatewayConfiguration(port: 0, hostRules: rules, mockSecret: [1]), provider: node, on: engine.loop,
                     logger: Logger(label: "tests", factory: { _ in SwiftLogNoOpLogHandler() }))
                 do {
-                    try await body(ServedShards(port: gateway.port, engine: engine, shards: shards))
+                    try await body(ServedShards(gateway: gateway, engine: engine, shards: shards))
                     await gateway.shutdown(grace: .seconds(2))
                 } catch {
                     await gateway.shutdown(grace: .zero)

@@ -25,6 +25,34 @@ import Testing
         }
     }
 
+    @Test(
+        "a client that is sent away in the midst of its commit is told that the outcome is not known",
+        arguments: [
+            ["INSERT INTO t VALUES (1), (2), (3), (4)"],
+            ["BEGIN", "INSERT INTO t VALUES (1), (2), (3), (4)", "COMMIT"],
+        ])
+    func sentAwayInCommit(texts: [String]) async throws {
+        let gate = CommitGate(at: .duringDecision)
+        try await ServedShards.with(faults: gate.hook) { served in
+            _ = try await served.session { try await $0.text("CREATE TABLE t (id int PRIMARY KEY)") }
+            let client = try await served.rawClient()
+            let idle = try await served.rawClient()
+            await idle.send(.query("BEGIN"))
+            _ = try await idle.messagesToReady()
+            for text in texts.dropLast() {
+                await client.send(.query(text))
+                _ = try await client.messagesToReady()
+            }
+            gate.arm()
+            await client.send(.query(texts.last!))
+            _ = try await gate.arrival()
+            await served.gateway.shutdown(grace: .zero)
+            #expect(error(try await client.messagesToReady())?[.sqlState] == "08007")
+            #expect(error(try await idle.messagesToReady())?[.sqlState] == "57P01")
+            gate.open()
+        }
+    }
+
     @Test("rows without a column are rows, however they are read and put together", arguments: [1, 3])
     func noColumns(shards: Int) async throws {
         try await ServedShards.with(shards) { served in

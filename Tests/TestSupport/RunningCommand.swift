@@ -9,6 +9,10 @@ public final class RunningCommand: Sendable {
         public let description: String
     }
 
+    /// The path of this build's `meridian`.
+    public static let meridian = URL(fileURLWithPath: "/proc/self/exe").resolvingSymlinksInPath()
+        .deletingLastPathComponent().appendingPathComponent("meridian").path
+
     /// The number of its process.
     public let processID: Int32
     private let outputs: TemporaryDirectory
@@ -25,9 +29,7 @@ public final class RunningCommand: Sendable {
     public init(_ arguments: [String], program: String? = nil, environment: [String: String] = [:]) throws {
         outputs = try TemporaryDirectory()
         let process = Process()
-        let tests = URL(fileURLWithPath: "/proc/self/exe").resolvingSymlinksInPath()
-        let meridian = tests.deletingLastPathComponent().appendingPathComponent("meridian")
-        process.executableURL = program.map { URL(fileURLWithPath: $0) } ?? meridian
+        process.executableURL = URL(fileURLWithPath: program ?? Self.meridian)
         process.arguments = arguments
         process.environment = ProcessInfo.processInfo.environment.merging(environment) { $1 }
         process.standardInput = FileHandle.nullDevice
