@@ -145,7 +145,6 @@ private struct PatroniShard {
             retry_timeout: 3
             primary_start_timeout: 0
             synchronous_mode: true
-            synchronous_mode_strict: true
             postgresql: {parameters: {max_prepared_transactions: 100}}
           initdb: [{encoding: UTF8}, {locale: C.UTF-8}]
         postgresql:
