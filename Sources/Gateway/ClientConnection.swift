@@ -435,18 +435,14 @@ extension ClientConnection {
 
     /// The gateway has stopped.
     func sendAway() {
-        guard !isClosing else { return }
-        if case .session(let session) = phase, session.mayHaveCommitted { return sayGoodbye(Self.unknownOutcome) }
-        sayGoodbye(
-            ErrorFields(.fatal, .adminShutdown, "terminating connection due to administrator command"))
+        switch phase {
+        case .session(let session): sayGoodbye(session.mayHaveCommitted ? .outcomeUnknown : .shutdown)
+        // What came before Terminate is carried out.
+        case .leaving: sayGoodbye(.outcomeUnknown)
+        case .new, .login, .opening: sayGoodbye(.shutdown)
+        case .closing, .closed: break
+        }
     }
-
-    /// To a client it means what it says elsewhere: look before you do it again.
-    private static let unknownOutcome = ErrorFields(
-        TransactionError(
-            .transactionResolutionUnknown, "the outcome of the transaction is not known",
-            detail: "the connection is terminated while the transaction commits",
-            hint: "look whether it was committed before running it again"), severity: .fatal)
 
     /// Closes without a word.
     private func abandon(_ reason: String) { refuse(ClientLogin.Refusal(fields: nil, reason: reason)) }

@@ -1,7 +1,9 @@
 import ClientAuthentication
 import Logging
 import Metrics
+import PostgresWire
 import Synchronization
+import TransactionCore
 
 /// What all connections of a gateway share.
 final class GatewayShared: Sendable {
@@ -35,4 +37,16 @@ extension GatewayShared {
         let tls = try configuration.tls.map { paths throws(GatewayError) in try TLSMaterial(paths) }
         self.init(configuration: configuration, tls: tls, provider: provider, logger: logger)
     }
+}
+
+/// What clients are told that are sent away.
+extension ErrorFields {
+    /// On PostgreSQL it means that nothing was committed, and so it does here.
+    static let shutdown = ErrorFields(.fatal, .adminShutdown, "terminating connection due to administrator command")
+
+    static let outcomeUnknown = ErrorFields(
+        TransactionError(
+            .transactionResolutionUnknown, "the outcome of the transaction is not known",
+            detail: "the connection is terminated while the transaction commits",
+            hint: "look whether it was committed before running it again"), severity: .fatal)
 }

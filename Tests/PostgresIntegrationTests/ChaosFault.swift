@@ -42,12 +42,15 @@ struct ChaosFault: Sendable {
         return "\(hitsCoordinator ? "the coordinator" : "another node") \(kind.rawValue)"
     }
 
-    /// A fault of that kind; half of those of nodes are the coordinator's.
-    init(_ kind: Kind, coordinator: Int?, lastingAtMost longest: Duration, using chance: inout SeededGenerator) {
+    /// A fault of that kind; those of nodes are the coordinator's, all or half of them.
+    init(
+        _ kind: Kind, coordinator: Int?, always: Bool, lastingAtMost longest: Duration,
+        using chance: inout SeededGenerator
+    ) {
         self.kind = kind
         let others = (1...ChaosCluster.nodeCount).filter { $0 != coordinator }
         let other = others.randomElement(using: &chance) ?? 1
-        node = Bool.random(using: &chance) ? coordinator ?? other : other
+        node = always || Bool.random(using: &chance) ? coordinator ?? other : other
         shard = Int.random(in: 0..<3, using: &chance)
         duration = .seconds(1) + (longest - .seconds(1)) * Double.random(in: 0...1, using: &chance)
         hitsCoordinator = node == coordinator
