@@ -222,14 +222,13 @@ import TransactionEngine
                     $0.follow(standbys)
                 } _: { engine in
                     let bank = try await engine.makeBank()
-                    await shards.shards[0].server.kill()
-                    // Somebody else is quicker: nothing may be done there until he lets go.
-                    let holder = "SELECT pg_advisory_lock(1296388681, 1), pg_sleep(2)"
-                    try await standbys[0].server.promote()
-                    async let held = standbys[0].psql(holder)
+                    // Somebody else has it before: nothing may be done there until he lets go.
+                    async let held = standbys[0].psql("SELECT pg_advisory_lock(1296388681, 1), pg_sleep(4)")
                     try await waitUntil("it is held") {
                         try await standbys[0].psql("SELECT count(*) FROM pg_locks WHERE locktype = 'advisory'") != "0"
                     }
+                    await shards.shards[0].server.kill()
+                    try await standbys[0].server.promote()
                     let sessions = """
                         SELECT count(*) FROM pg_locks JOIN pg_stat_activity USING (pid)
                         WHERE locktype = 'advisory' AND granted AND application_name LIKE 'meridian coordinator%'
