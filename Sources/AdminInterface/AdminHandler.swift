@@ -9,6 +9,10 @@ final class AdminHandler: ChannelInboundHandler {
 
     private let routes: AdminServer.Routes
     private var answering: Task<Void, Never>?
+    private var idling: Scheduled<Void>?
+
+    /// How long a connection may be there without asking for anything: others need its place.
+    private static let patience = TimeAmount.seconds(60)
 
     init(_ routes: @escaping AdminServer.Routes) {
         self.routes = routes
@@ -19,11 +23,28 @@ final class AdminHandler: ChannelInboundHandler {
         let full = unwrapInboundIn(data)
         let request = Self.request(full, isLocal: Self.isLocal(context.channel.remoteAddress))
         let output = AdminOutput(context.channel, isHead: full.head.method == .HEAD, isKept: full.head.isKeepAlive)
-        answering = Task { [routes] in await output.send(await routes(request)) }
+        idling?.cancel()
+        let (channel, bound) = (context.channel, NIOLoopBound(self, eventLoop: context.eventLoop))
+        answering = Task { [routes] in
+            await output.send(await routes(request))
+            channel.eventLoop.execute { bound.value.idles(channel) }
+        }
+    }
+
+    func channelActive(context: ChannelHandlerContext) {
+        idles(context.channel)
+        context.fireChannelActive()
+    }
+
+    private func idles(_ channel: any Channel) {
+        idling?.cancel()
+        guard channel.isActive else { return }
+        idling = channel.eventLoop.scheduleTask(in: Self.patience) { channel.close(promise: nil) }
     }
 
     func channelInactive(context: ChannelHandlerContext) {
         answering?.cancel()
+        idling?.cancel()
         context.fireChannelInactive()
     }
 

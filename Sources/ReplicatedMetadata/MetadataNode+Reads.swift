@@ -84,8 +84,12 @@ extension MetadataNode {
             guard .now < deadline else { throw MetadataError(.noLeader, "this node has not caught up in time") }
             await withUnsafeContinuation { continuation in
                 pendingApplications.append((slot, { continuation.resume() }))
-                // It may have been applied on the way to this place.
-                applicationsDone()
+                // It may have been applied on the way to this place, or there is nothing to wait for any more.
+                if isRunning, .now < deadline {
+                    applicationsDone()
+                } else {
+                    pendingApplications.removeLast().resume()
+                }
             }
         }
     }
@@ -108,18 +112,18 @@ extension MetadataNode {
                 return MetadataChanges(changes, through: hasMore ? last.revision : max(revision, state.revision))
             }
             guard .now < deadline else { return MetadataChanges([], through: max(revision, state.revision)) }
-            await waitForWatch(id)
+            await waitForWatch(id, deadline)
         }
     }
 
     /// Returns when there may be something to take, or no use in waiting.
-    private func waitForWatch(_ id: Watches.WatchID) async {
+    private func waitForWatch(_ id: Watches.WatchID, _ deadline: ContinuousClock.Instant) async {
         await withTaskCancellationHandler {
             await withUnsafeContinuation { continuation in
                 watchers[id] = { continuation.resume() }
                 // A task that doesn't prefer the loop is queued anew on the way to this place. What happened meanwhile
                 // has woken nobody, and a watch that has something is not named again.
-                if Task.isCancelled || !isRunning || watches.isReady(id) { wake(id) }
+                if Task.isCancelled || !isRunning || watches.isReady(id) || deadline <= .now { wake(id) }
             }
         } onCancel: {
             loop.execute { [weak self] in self?.assumeIsolated { $0.wake(id) } }

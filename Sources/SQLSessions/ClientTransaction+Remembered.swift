@@ -23,6 +23,10 @@ extension ClientTransaction {
         var extent: Extent
     }
 
+    struct FailedStatement {
+        let quietBefore: TransactionEngine.QuietShards?
+    }
+
     /// Its rows must be the same when the transaction turns to locking.
     func isRemembered(_ statement: BoundStatement) -> Bool {
         modes.isBlock && !modes.isReadOnly && modes.bound == .strong && !statement.plan.tables.isEmpty
@@ -62,19 +66,36 @@ extension ClientTransaction {
 
     /// What is quiet before a statement that may fail and be undone.
     func quietShards() async -> TransactionEngine.QuietShards? {
-        savepoints.isEmpty ? nil : await engine.quietShards()
+        guard !savepoints.isEmpty else { return nil }
+        quietBefore = await engine.quietShards()
+        return quietBefore
     }
 
     // MARK: Comparing
 
     func validate(_ reads: ArraySlice<RecordedRead>) async throws(TransactionError) {
         for read in reads {
-            guard try await isUnchanged(read) else { throw Self.changedRead }
+            guard try await isUnchanged(read) else { throw change() }
         }
+    }
+
+    /// What the client has been told is not so any more, and the transaction can't commit.
+    private func change() -> TransactionError {
+        changed = Self.changedRead
+        return Self.changedRead
     }
 
     /// Locks and reads again what was read; whether it is the same.
     private func isUnchanged(_ read: RecordedRead) async throws(TransactionError) -> Bool {
+        do throws(TransactionError) {
+            return try await isSame(read)
+        } catch  where error.sqlState.isAboutRows {
+            // It did not fail then.
+            throw change()
+        }
+    }
+
+    private func isSame(_ read: RecordedRead) async throws(TransactionError) -> Bool {
         guard let writer else { return true }
         let run = locking(writer)
         switch read.extent {
@@ -116,14 +137,23 @@ extension ClientTransaction {
 
     func rollback(to name: String) async throws(TransactionError) {
         guard let index = savepoints.lastIndex(where: { $0.name == name }) else { throw Self.noSavepoint(name) }
+        if let changed { throw changed }
         savepoints.removeSubrange((index + 1)...)
-        guard let sessions else { return }
+        guard let sessions else { return failure = nil }
         // At the snapshot they stay what they were.
         let remembered = (isLocking ? savepoints[index].readCount : reads.count)..<reads.count
-        let before = remembered.isEmpty ? nil : await engine.quietShards()
+        var before: TransactionEngine.QuietShards?
+        if let failure {
+            before = failure.quietBefore
+        } else if !remembered.isEmpty {
+            before = await engine.quietShards()
+        }
+        // Nothing of what was read before the first lock may be another, if it was not all looked at then.
+        if !isValidated { before = nil }
         try await sessions.rollback(to: name)
         // The client remembers what it read since, and the shards have given up the locks.
         for read in remembered { try await repeatRead(read, unchangedSince: before) }
+        (isValidated, failure) = (isLocking, nil)
     }
 
     /// Locks and reads again what was read before a rollback to a savepoint.
@@ -135,20 +165,32 @@ extension ClientTransaction {
         _ index: Int, unchangedSince before: TransactionEngine.QuietShards?
     ) async throws(TransactionError) {
         let statement = reads[index].statement
-        if try await isUnchanged(reads[index]) { return }
+        // Of the transaction's own schema: the tables may be gone, or others, with the rolled-back part.
+        let isOwnSchema = statement.catalog.version == .max
+        if isOwnSchema {
+            try await lockOwnSchema(of: statement)
+        } else if try await isUnchanged(reads[index]) {
+            return
+        }
         var (moment, shards): (_, [ShardID]) = (before, [])
         if case .answer(let answer, let pieces, let quiet) = reads[index].extent {
             if answer.isError { moment = quiet }
             shards = pieces.map(\.shard)
         }
         if shards.isEmpty { shards = try statement.shards() }
-        guard let moment, await engine.isQuiet(shards, since: moment) else { throw Self.changedRead }
+        guard let moment, await engine.isQuiet(shards, since: moment) else { throw change() }
         switch reads[index].extent {
+        case _ where isOwnSchema: return
         case .broken, .found, .answer: return
         case .all, .some: break
         }
         guard let writer else { return }
         reads[index].extent = .all(try await locking(writer).digest(of: statement))
+    }
+
+    private func lockOwnSchema(of statement: BoundStatement) async throws(TransactionError) {
+        guard let writer else { return }
+        try await locking(writer).lockWhatIsThere(of: statement)
     }
 
     private static func noSavepoint(_ name: String) -> TransactionError {

@@ -43,6 +43,15 @@ actor ClientTransaction: LoopActor {
     var reads: [RecordedRead] = []
     /// With the number of reads whose locks going back to it would not give up.
     var savepoints: [(name: String, readCount: Int)] = []
+    /// The reads before the first lock have been found unchanged under locks.
+    var isValidated = false
+    /// Something that was read is no more: the transaction can't commit, to whatever savepoint it goes back.
+    var changed: TransactionError?
+    /// What was quiet before the statement that runs, or before an earlier one.
+    var quietBefore: TransactionEngine.QuietShards?
+    /// A statement has failed: with it the shards have given up the locks since a savepoint. With what was quiet
+    /// before it.
+    var failure: FailedStatement?
     private var portalCount = 0
     /// What statements were planned by, with the tables that they used.
     private var plannedBy: [(catalog: Catalog, tables: Set<TableName>)] = []
@@ -300,6 +309,7 @@ actor ClientTransaction: LoopActor {
         for index in savepoints.indices { savepoints[index].readCount = 0 }
         if let statement, !reads.isEmpty { try await locking(sessions).lock(for: statement) }
         try await validate(reads[...])
+        isValidated = true
         return sessions
     }
 
@@ -405,5 +415,6 @@ actor ClientTransaction: LoopActor {
     /// whoever waits for its locks need not wait for the client's ROLLBACK.
     func statementFailed() async {
         if savepoints.isEmpty { await sessions?.rollback() }
+        if failure == nil { failure = FailedStatement(quietBefore: quietBefore) }
     }
 }

@@ -207,7 +207,7 @@ actor Conversation: ClientSession, LoopActor {
             await ending.rollback()
             throw TransactionError(.queryCanceled, "the client is gone")
         }
-        isCommitUnanswered = true
+        isCommitUnanswered = await ending.writer != nil
         return try await ending.commit()
     }
 

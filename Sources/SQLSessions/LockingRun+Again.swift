@@ -25,7 +25,7 @@ enum StatementAnswer: Hashable, Sendable {
 ///
 /// Its locks are taken first, outside the savepoint that undoes it again: they stay to the transaction's end.
 extension LockingRun {
-    private static let savepoint = "meridian_again"
+    private static let savepoint = "\"meridian: again\""
 
     /// What `statement`, of which the shards ran `pieces`, says now. Nothing is left of it but its locks.
     func answerAgain(
@@ -68,6 +68,16 @@ extension LockingRun {
         }
     }
 
+    /// Keeps everybody from writing those of a statement's tables that there are.
+    func lockWhatIsThere(of statement: BoundStatement) async throws(TransactionError) {
+        let query = "SELECT name FROM unnest($1::text[]) AS name WHERE to_regclass(name) IS NOT NULL ORDER BY 1"
+        for shard in statement.catalog.buckets.shards.sorted() {
+            let there = try await names(query, Self.array(statement.tables), on: shard)
+            let locks = there.map { SQLStatement("LOCK TABLE \($0) IN SHARE ROW EXCLUSIVE MODE") }
+            if !locks.isEmpty { _ = try await writer.lockingRead(locks, on: shard) }
+        }
+    }
+
     /// Whether an UPDATE by key may give a row another unique key, which must be free.
     private func mayChangeKeys(_ statement: BoundStatement) -> Bool {
         statement.plan.tables.contains { use in
@@ -87,13 +97,23 @@ extension LockingRun {
                 FROM tied JOIN pg_catalog.pg_constraint ON contype = 'f' AND tied.oid IN (conrelid, confrelid))
             SELECT oid::regclass::text FROM tied WHERE oid <> ALL ($1::regclass[]::oid[]) ORDER BY 1
             """
+        return try await names(query, Self.array(tables), on: shard)
+    }
+
+    /// Tables' names as SQL has them, as a parameter of type text[].
+    private static func array(_ tables: Set<TableName>) -> SQLParameter {
         let names = tables.filter { !$0.isTemporary }.map { "\"\($0.description.escaped)\"" }
-        let array = SQLParameter.text("{" + names.sorted().joined(separator: ",") + "}")
-        let result = try await writer.lockingRead(SQLStatement(query, [array], resultFormat: .text), on: shard)
+        return .text("{" + names.sorted().joined(separator: ",") + "}")
+    }
+
+    private func names(
+        _ query: String, _ parameter: SQLParameter, on shard: ShardID
+    ) async throws(TransactionError) -> [String] {
+        let result = try await writer.lockingRead(SQLStatement(query, [parameter], resultFormat: .text), on: shard)
         do throws(ShardError) {
-            var relatives: [String] = []
-            for row in result { relatives.append(try row.text(0)) }
-            return relatives
+            var names: [String] = []
+            for row in result { names.append(try row.text(0)) }
+            return names
         } catch {
             throw TransactionError(error, shard: shard)
         }

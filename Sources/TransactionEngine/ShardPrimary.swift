@@ -162,7 +162,12 @@ actor ShardPrimary: LoopActor {
     private static func timeline(
         of connection: ShardConnection, _ deadline: ContinuousClock.Instant
     ) async throws(ShardError) -> Int64 {
-        try await connection.run([ShardSchema.timeline], deadline: deadline)[0][0].int64(0)
+        do throws(ShardError) {
+            return try await connection.run([ShardSchema.timeline], deadline: deadline)[0][0].int64(0)
+        } catch  where error.sqlState == .objectNotInPrerequisiteState {
+            // Not to be taken for a shard that knows of a successor.
+            throw ShardError(.notConnected(nil), "the server is a standby, and accepts no writes")
+        }
     }
 
     private static func noPrimary(_ answers: [Result<Int64, ShardError>]) -> ShardError {

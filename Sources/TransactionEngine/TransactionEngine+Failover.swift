@@ -20,7 +20,8 @@ extension TransactionEngine {
         try await Takeover.endSessions(before: epoch, on: shard, lock)
         try await record(timeline, of: shard)
         do throws(ShardError) {
-            for id in try await recovery.orphans(on: shard, upTo: epoch, live: { await self.liveTransactions() }) {
+            let left = try await recovery.orphans(on: shard, upTo: epoch) { await self.liveTransactions(on: shard) }
+            for id in left {
                 try await recovery.settle(id, on: shard)
                 statistics.recovered += 1
             }
@@ -48,7 +49,8 @@ extension TransactionEngine {
                 if witness != shard { others += 1 }
             } catch {
                 failure = EngineStartError(error, shard: witness)
-                if witness == shard || error.sqlState == .objectNotInPrerequisiteState { break }
+                if witness == shard { throw EngineStartError(error, shard: witness) }
+                if error.sqlState == .objectNotInPrerequisiteState { break }
             }
         }
         if let failure, others == 0 || failure.sqlState == .objectNotInPrerequisiteState { throw failure }

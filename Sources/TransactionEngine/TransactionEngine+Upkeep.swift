@@ -79,7 +79,13 @@ extension TransactionEngine {
         }
     }
 
-    func liveTransactions() -> Set<TransactionID> { Set(live.keys) }
+    private func liveTransactions() -> Set<TransactionID> { Set(live.keys) }
+
+    /// Those of them that are not applied on the shard yet, as far as it has answered.
+    func liveTransactions(on shard: ShardID) -> Set<TransactionID> {
+        let inFlight = Set(tracker.inFlight(on: shard))
+        return liveTransactions().filter { inFlight.contains($0.commitTimestamp) }
+    }
 
     /// Whether no successor has raised the epoch while the lock was lost. A fenced engine must not hold the lock: it
     /// would serve nobody and keep every other coordinator out.

@@ -27,7 +27,7 @@ struct AdminRoutes: Sendable {
             return .text("/health\n/ready\n/metrics\n/members\n/metadata/KEY\n/locks/NAME\n")
         case ("GET", "health", 1): return .text("ok\n")
         case ("GET", "ready", 1):
-            let isReady = status.isReady
+            let isReady = await status.isReady
             return .json("{\"node\":\(node),\"ready\":\(isReady)}", status: isReady ? 200 : 503)
         case ("GET", "metrics", 1):
             return AdminResponse(

@@ -15,7 +15,12 @@ final class NodeStatus: Sendable {
     }
 
     /// Whether clients that come now are served.
-    var isReady: Bool { engine.withLock { $0 != nil } || servesElsewhere() }
+    var isReady: Bool {
+        get async {
+            if let engine = engine.withLock({ $0 }) { return await !engine.isFenced }
+            return servesElsewhere()
+        }
+    }
 
     /// The engine, while this node coordinates.
     func coordinates(by engine: TransactionEngine?) {

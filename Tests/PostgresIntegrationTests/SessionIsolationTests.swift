@@ -174,6 +174,44 @@ import TransactionCore
         }
     }
 
+    @Test("a 40001 is not forgotten by going back to a savepoint")
+    func changedForGood() async throws {
+        try await Self.withAccounts { served, one, two, a, b in
+            try await one.text("BEGIN; SELECT n FROM t WHERE id = \(b); SAVEPOINT s")
+            try await two.text("UPDATE t SET n = 20 WHERE id = \(b)")
+            try await served.shards.waitUntilSettled()
+            #expect(await one.failure("UPDATE t SET n = 1 WHERE id = \(a)") == "40001")
+            for _ in 0..<2 { #expect(await one.failure("ROLLBACK TO s") == "40001") }
+            #expect(await one.failure("SELECT 1") == "25P02")
+            try await one.text("ROLLBACK")
+        }
+    }
+
+    @Test("what another has changed since a failed statement gave the locks up is 40001")
+    func changedSinceFailure() async throws {
+        try await Self.withAccounts { served, one, two, a, b in
+            try await one.text("BEGIN; UPDATE t SET n = 1 WHERE id = \(a); SAVEPOINT s")
+            try await one.text("SELECT n FROM t WHERE id = \(b)")
+            #expect(await one.failure("SELECT 1 / (n - 10) FROM t WHERE id = \(b)") == "22012")
+            try await two.text("UPDATE t SET n = 20 WHERE id = \(b)")
+            try await served.shards.waitUntilSettled()
+            #expect(await one.failure("ROLLBACK TO s") == "40001")
+            try await one.text("ROLLBACK")
+        }
+    }
+
+    @Test("a table that was made after a savepoint and filled can be rolled back, and another one be made")
+    func schemaSinceSavepoint() async throws {
+        try await Self.withAccounts { served, one, two, a, b in
+            try await served.shards.waitUntilSettled()
+            try await one.text("BEGIN; SAVEPOINT s; CREATE TABLE x (id bigint PRIMARY KEY); INSERT INTO x VALUES (1)")
+            try await one.text("ALTER TABLE t ADD c int; UPDATE t SET c = 1 WHERE id = \(b); ROLLBACK TO s")
+            try await one.text("CREATE TABLE x (id bigint PRIMARY KEY, n int); INSERT INTO x VALUES (1, 2); COMMIT")
+            #expect(try await two.text("SELECT n FROM x") == "2")
+            #expect(await two.failure("SELECT c FROM t") == "42703")
+        }
+    }
+
     @Test("what a statement said by reason of the rolled-back part itself does not matter while nothing else happens")
     func saidOfOwnWrites() async throws {
         try await Self.withAccounts { served, one, _, a, _ in
