@@ -3,7 +3,7 @@ import Synchronization
 
 /// What this process counts and measures (swift-metrics), in Prometheus' text format, version 0.0.4.
 ///
-/// Counters end in `_total`, gauges have the value last recorded, timers and recorders are told by their sum and count.
+/// Counters end in `_total`, gauges and recorders have the value last recorded, timers are told by their sum and count.
 public final class MetricsRegistry: MetricsFactory, Sendable {
     fileprivate enum Kind: String {
         case counter, gauge, summary

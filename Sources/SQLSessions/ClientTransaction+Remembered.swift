@@ -23,10 +23,6 @@ extension ClientTransaction {
         var extent: Extent
     }
 
-    struct FailedStatement {
-        let quietBefore: TransactionEngine.QuietShards?
-    }
-
     /// Its rows must be the same when the transaction turns to locking.
     func isRemembered(_ statement: BoundStatement) -> Bool {
         modes.isBlock && !modes.isReadOnly && modes.bound == .strong && !statement.plan.tables.isEmpty
@@ -139,12 +135,12 @@ extension ClientTransaction {
         guard let index = savepoints.lastIndex(where: { $0.name == name }) else { throw Self.noSavepoint(name) }
         if let changed { throw changed }
         savepoints.removeSubrange((index + 1)...)
-        guard let sessions else { return failure = nil }
+        guard let sessions else { return hasFailed = false }
         // At the snapshot they stay what they were.
         let remembered = (isLocking ? savepoints[index].readCount : reads.count)..<reads.count
         var before: TransactionEngine.QuietShards?
-        if let failure {
-            before = failure.quietBefore
+        if hasFailed {
+            before = quietBefore
         } else if !remembered.isEmpty {
             before = await engine.quietShards()
         }
@@ -153,7 +149,7 @@ extension ClientTransaction {
         try await sessions.rollback(to: name)
         // The client remembers what it read since, and the shards have given up the locks.
         for read in remembered { try await repeatRead(read, unchangedSince: before) }
-        (isValidated, failure) = (isLocking, nil)
+        (isValidated, hasFailed) = (isLocking, false)
     }
 
     /// Locks and reads again what was read before a rollback to a savepoint.
@@ -164,11 +160,12 @@ extension ClientTransaction {
     private func repeatRead(
         _ index: Int, unchangedSince before: TransactionEngine.QuietShards?
     ) async throws(TransactionError) {
+        guard let writer else { return }
         let statement = reads[index].statement
         // Of the transaction's own schema: the tables may be gone, or others, with the rolled-back part.
         let isOwnSchema = statement.catalog.version == .max
         if isOwnSchema {
-            try await lockOwnSchema(of: statement)
+            try await locking(writer).lockWhatIsThere(of: statement)
         } else if try await isUnchanged(reads[index]) {
             return
         }
@@ -184,13 +181,7 @@ extension ClientTransaction {
         case .broken, .found, .answer: return
         case .all, .some: break
         }
-        guard let writer else { return }
         reads[index].extent = .all(try await locking(writer).digest(of: statement))
-    }
-
-    private func lockOwnSchema(of statement: BoundStatement) async throws(TransactionError) {
-        guard let writer else { return }
-        try await locking(writer).lockWhatIsThere(of: statement)
     }
 
     private static func noSavepoint(_ name: String) -> TransactionError {

@@ -49,9 +49,9 @@ actor ClientTransaction: LoopActor {
     var changed: TransactionError?
     /// What was quiet before the statement that runs, or before an earlier one.
     var quietBefore: TransactionEngine.QuietShards?
-    /// A statement has failed: with it the shards have given up the locks since a savepoint. With what was quiet
-    /// before it.
-    var failure: FailedStatement?
+    /// A statement has failed: with it the shards have given up the locks since a savepoint. Until a rollback to one no
+    /// other statement runs.
+    var hasFailed = false
     private var portalCount = 0
     /// What statements were planned by, with the tables that they used.
     private var plannedBy: [(catalog: Catalog, tables: Set<TableName>)] = []
@@ -415,6 +415,6 @@ actor ClientTransaction: LoopActor {
     /// whoever waits for its locks need not wait for the client's ROLLBACK.
     func statementFailed() async {
         if savepoints.isEmpty { await sessions?.rollback() }
-        if failure == nil { failure = FailedStatement(quietBefore: quietBefore) }
+        hasFailed = true
     }
 }

@@ -48,12 +48,12 @@ extension TransactionEngine {
                 _ = try await recovery.run(statements, on: witness)
                 if witness != shard { others += 1 }
             } catch {
-                failure = EngineStartError(error, shard: witness)
-                if witness == shard { throw EngineStartError(error, shard: witness) }
-                if error.sqlState == .objectNotInPrerequisiteState { break }
+                let reason = EngineStartError(error, shard: witness)
+                if witness == shard || error.sqlState == .objectNotInPrerequisiteState { throw reason }
+                failure = reason
             }
         }
-        if let failure, others == 0 || failure.sqlState == .objectNotInPrerequisiteState { throw failure }
+        if others == 0, let failure { throw failure }
     }
 
     /// Whether the new primary has the last that the former one had answered to have committed, and with it all before;
