@@ -12,13 +12,11 @@ extension MetadataClient {
         switch kind.selection {
         case .key(let key): return try await read(.get(key), deadline: deadline).entries.compactMap { Record($0) }
         case .prefix(let prefix):
-            var (records, after): ([Record], MetadataKey?) = ([], nil)
-            while true {
-                let found = try await read(.first(prefix, after: after, limit: 1_000), deadline: deadline)
-                records += found.entries.compactMap { Record($0) }
-                guard !found.isComplete, let last = found.entries.last else { return records }
-                after = last.key
+            var (records, pages): ([Record], MetadataPages) = ([], pages(of: prefix))
+            while let entries = try await pages.next(deadline: deadline) {
+                records += entries.compactMap { Record($0) }
             }
+            return records
         }
     }
 

@@ -43,6 +43,11 @@ extension MetadataClient {
     public nonisolated func watch(_ selection: MetadataSelection, after revision: Revision) -> MetadataWatch {
         MetadataWatch(client: self, selection: selection, position: revision)
     }
+
+    /// All keys of a prefix, some at a time.
+    public nonisolated func pages(of prefix: MetadataPrefix) -> MetadataPages {
+        MetadataPages(client: self, prefix: prefix)
+    }
 }
 
 /// A watch on keys: ``next()`` waits for changes. It holds nothing but how far it has come.
@@ -62,6 +67,29 @@ public struct MetadataWatch: Sendable {
             position = found.through
             if !found.changes.isEmpty { return found.changes }
         }
+    }
+}
+
+/// Keys of a prefix and their values, some at a time: ``next(deadline:)`` reads on. What is set meanwhile may be among
+/// them or not.
+public struct MetadataPages: Sendable {
+    private static let size = 1_000
+
+    let client: any MetadataClient
+    let prefix: MetadataPrefix
+    private var after: MetadataKey?
+    private var isOver = false
+
+    init(client: any MetadataClient, prefix: MetadataPrefix) {
+        (self.client, self.prefix) = (client, prefix)
+    }
+
+    /// The next entries, in the order of their keys; nil when there are no others.
+    public mutating func next(deadline: ContinuousClock.Instant) async throws(MetadataError) -> [MetadataEntry]? {
+        guard !isOver else { return nil }
+        let found = try await client.read(.first(prefix, after: after, limit: Self.size), deadline: deadline)
+        (after, isOver) = (found.entries.last?.key, found.isComplete || found.entries.isEmpty)
+        return found.entries
     }
 }
 

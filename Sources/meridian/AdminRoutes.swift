@@ -99,6 +99,11 @@ struct AdminRoutes: Sendable {
         return selection
     }
 
+    private func revision(_ text: String) throws -> Revision {
+        guard let number = Int64(text) else { throw MetadataError(.refused, "\(text) is no revision") }
+        return Revision(rawValue: number)
+    }
+
     private func read(_ request: AdminRequest, _ metadata: RemoteMetadata) async throws -> AdminResponse {
         let selection = try selection(request)
         if request.query["watch"] != nil { return try await watch(selection, request, metadata) }
@@ -111,14 +116,10 @@ struct AdminRoutes: Sendable {
             return .json(try EntryLine(entry).json)
         case .prefix(let prefix):
             return .lines { write in
-                var after: MetadataKey?
-                while true {
-                    let found = try await metadata.read(
-                        .first(prefix, after: after, limit: 1_000), deadline: .now + Self.patience)
-                    let lines = try found.entries.map { try EntryLine($0).json + "\n" }
+                var pages = metadata.pages(of: prefix)
+                while let entries = try await pages.next(deadline: .now + Self.patience) {
+                    let lines = try entries.map { try EntryLine($0).json + "\n" }
                     if !lines.isEmpty { try await write(lines.joined()) }
-                    guard !found.isComplete, let last = found.entries.last else { return }
-                    after = last.key
                 }
             }
         }
@@ -130,8 +131,7 @@ struct AdminRoutes: Sendable {
     ) async throws -> AdminResponse {
         let after: Revision
         if let text = request.query["after"] {
-            guard let number = Int64(text) else { throw MetadataError(.refused, "\(text) is no revision") }
-            after = Revision(rawValue: number)
+            after = try revision(text)
         } else {
             after = try await metadata.read(selection.query, deadline: deadline).revision
         }
@@ -156,15 +156,10 @@ struct AdminRoutes: Sendable {
         guard case .key(let key) = try selection(request) else {
             throw MetadataError(.refused, "\(request.path) names no key", hint: "a key does not end with a /")
         }
-        var compares: [MetadataCompare] = request.query["if-absent"] != nil ? [.absent(key)] : []
-        if let text = request.query["if-revision"] {
-            guard let number = Int64(text) else { throw MetadataError(.refused, "\(text) is no revision") }
-            compares.append(.modified(key, Revision(rawValue: number)))
-        }
-        let isDeletion = request.method == "DELETE"
-        if isDeletion { compares.append(.exists(key)) }
-        let change: MetadataOperation = isDeletion ? .delete(.key(key)) : .put(key, request.body)
-        let transaction = MetadataTransaction(compares: compares, then: [change])
+        let transaction = MetadataTransaction(
+            setting: key, to: request.method == "DELETE" ? nil : request.body,
+            ifAbsent: request.query["if-absent"] != nil,
+            ifRevision: try request.query["if-revision"].map(revision))
         let answer = try await NodeSession.with(metadata, clock: clock, deadline: deadline) { session in
             try await session.transaction(transaction, deadline: deadline)
         }

@@ -111,15 +111,11 @@ struct MetadataGroup: AsyncParsableCommand {
 
         func run() async throws {
             try await options.withMetadata { remote, _ in
-                var after: MetadataKey?
-                while true {
-                    let found = try await remote.read(
-                        .first(prefix, after: after, limit: 1_000), deadline: options.deadline)
-                    for entry in found.entries {
+                var pages = remote.pages(of: prefix)
+                while let entries = try await pages.next(deadline: options.deadline) {
+                    for entry in entries {
                         print(options.json ? try EntryLine(entry).json : "\(entry.key)\t\(EntryLine.text(entry.value))")
                     }
-                    guard !found.isComplete, let last = found.entries.last else { return }
-                    after = last.key
                 }
             }
         }
@@ -155,21 +151,15 @@ struct MetadataGroup: AsyncParsableCommand {
         }
 
         func run() async throws {
-            let transaction = makeTransaction()
+            let transaction = MetadataTransaction(
+                setting: key, to: value.map { Array($0.utf8) }, ifAbsent: ifAbsent,
+                ifRevision: ifRevision.map(Revision.init(rawValue:)))
             let answer = try await options.withMetadata { remote, clock in
                 try await NodeSession.with(remote, clock: clock, deadline: options.deadline) { session in
                     try await session.transaction(transaction, deadline: options.deadline)
                 }
             }
             try report(answer)
-        }
-
-        private func makeTransaction() -> MetadataTransaction {
-            var compares: [MetadataCompare] = ifAbsent ? [.absent(key)] : []
-            if let ifRevision { compares.append(.modified(key, Revision(rawValue: ifRevision))) }
-            if delete { compares.append(.exists(key)) }
-            let change = value.map { MetadataOperation.put(key, Array($0.utf8)) } ?? .delete(.key(key))
-            return MetadataTransaction(compares: compares, then: [change], otherwise: [.read(.get(key))])
         }
 
         private func report(_ answer: TransactionAnswer) throws {
@@ -223,6 +213,17 @@ struct MetadataGroup: AsyncParsableCommand {
                 }
             }
         }
+    }
+}
+
+extension MetadataTransaction {
+    /// Sets a key, or deletes one that is there (nil), on the conditions; where they don't hold, it reads the key.
+    init(setting key: MetadataKey, to value: [UInt8]?, ifAbsent: Bool, ifRevision: Revision?) {
+        var compares: [MetadataCompare] = ifAbsent ? [.absent(key)] : []
+        if let ifRevision { compares.append(.modified(key, ifRevision)) }
+        if value == nil { compares.append(.exists(key)) }
+        let change = value.map { MetadataOperation.put(key, $0) } ?? .delete(.key(key))
+        self.init(compares: compares, then: [change], otherwise: [.read(.get(key))])
     }
 }
 
