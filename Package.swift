@@ -47,7 +47,7 @@ let package = Package(
         ),
         .target(
             name: "Metadata",
-            dependencies: ["Consensus", "TransactionCore", .product(name: "DequeModule", package: "swift-collections")]
+            dependencies: ["TransactionCore", .product(name: "DequeModule", package: "swift-collections")]
         ),
         .target(name: "Placement", dependencies: ["TransactionCore"]),
         .target(name: "StatementRouting", dependencies: ["CPgQuery", "Placement", "TransactionCore"]),
@@ -223,7 +223,7 @@ let package = Package(
             ]
         ),
         .testTarget(
-            name: "MetadataTests", dependencies: ["Consensus", "Metadata", "SimulationKit", "TransactionCore"]),
+            name: "MetadataTests", dependencies: ["Metadata", "SimulationKit", "TransactionCore"]),
         .testTarget(name: "PlacementTests", dependencies: ["Placement", "TransactionCore"]),
         .testTarget(name: "StatementRoutingTests", dependencies: ["Placement", "StatementRouting", "TransactionCore"]),
         .testTarget(name: "SimulationTests", dependencies: ["SimulationKit"]),

@@ -1,4 +1,4 @@
-import Consensus
+import TransactionCore
 
 /// Has a form in bytes.
 protocol ByteCoded {

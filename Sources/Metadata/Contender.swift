@@ -1,8 +1,7 @@
-/// One of those who want a lock, or to be elected: each makes a numbered key of its session under one prefix, and the
-/// smallest key holds.
+/// One of those who want a lock: each makes a numbered key of its session under one prefix, and the smallest key holds.
 ///
 /// A contender watches only the key before its own, so whoever leaves wakes one other. It gets its turn in the order in
-/// which the keys were made. An election is the same: the value tells everyone who was elected (``holder(in:)``).
+/// which the keys were made.
 ///
 /// The token is larger than that of every holder before. What a holder changes elsewhere should be refused when it
 /// comes with a smaller token than came before, because a holder that was paused does not know that its session is
@@ -10,10 +9,6 @@
 public struct Contender: Sendable {
     /// Where the contenders for a lock are; nil when `name` can't be a part of a key.
     public static func lock(_ name: String) -> MetadataPrefix? { MetadataPrefix("/locks/\(name)/") }
-    /// Where the contenders of an election are; nil when `name` can't be a part of a key.
-    public static func election(_ name: String) -> MetadataPrefix? { MetadataPrefix("/elections/\(name)/") }
-    /// What finds the holder: nobody when there is no entry.
-    public static func holder(in prefix: MetadataPrefix) -> MetadataQuery { .first(prefix, limit: 1) }
 
     /// What is to be done; answers come back as inputs.
     public enum Action: Hashable, Sendable {

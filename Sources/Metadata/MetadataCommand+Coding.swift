@@ -1,4 +1,3 @@
-public import Consensus
 import TransactionCore
 
 extension MetadataCommand {

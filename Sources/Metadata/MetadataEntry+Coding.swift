@@ -1,4 +1,3 @@
-import Consensus
 import TransactionCore
 
 extension MetadataEntry: ByteCoded {

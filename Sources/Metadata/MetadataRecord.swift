@@ -102,23 +102,36 @@ public struct NodeRecord: MetadataRecord {
     public var text: String { "\(state.rawValue) \(clientAddress) \(peerAddress)" }
 }
 
-/// That a node serves now, under its session (ephemeral), and by which version of the catalog it routes.
+/// That a node coordinates transactions, under its session (ephemeral): in which of its lives, and what it is about.
 public struct PresenceRecord: MetadataRecord {
     public static let selection = MetadataSelection.prefix(MetadataPrefix("/presence/")!)
-    public var node: NodeID
-    public var catalogVersion: UInt64
 
-    public init(_ node: NodeID, catalogVersion: UInt64) {
-        (self.node, self.catalogVersion) = (node, catalogVersion)
+    /// What the node does with clients.
+    public enum State: String, Hashable, Sendable {
+        /// It does not serve them yet.
+        case starting
+        case serving
+        /// It finishes what it has, and serves nobody who comes.
+        case leaving
+    }
+
+    public var incarnation: Incarnation
+    public var state: State
+
+    public init(_ incarnation: Incarnation, _ state: State) {
+        (self.incarnation, self.state) = (incarnation, state)
     }
 
     public init?(name: String, text: String) {
-        guard let node = NodeID(name: name), let version = UInt64(text) else { return nil }
-        self.init(node, catalogVersion: version)
+        let words = text.split(separator: " ", omittingEmptySubsequences: false)
+        guard let node = NodeID(name: name), words.count == 2, let epoch = Int64(words[0]),
+            let state = State(rawValue: String(words[1]))
+        else { return nil }
+        self.init(Incarnation(node, Epoch(rawValue: epoch)), state)
     }
 
-    public var name: String { node.description }
-    public var text: String { String(catalogVersion) }
+    public var name: String { incarnation.node.description }
+    public var text: String { "\(incarnation.epoch) \(state.rawValue)" }
 }
 
 /// A shard, and how libpq reaches its primary.
@@ -155,29 +168,6 @@ public struct UserRecord: MetadataRecord {
     }
 
     public var text: String { verifier }
-}
-
-/// Which version of the catalog on the shards holds: of tables and of the bucket map together.
-public struct CatalogRecord: MetadataRecord {
-    public static let selection = MetadataSelection.key(MetadataKey("/catalog")!)
-    public var version: UInt64
-    /// The shards may have this version or the next one already: nobody routes meanwhile.
-    public var isChanging: Bool
-
-    public init(version: UInt64, isChanging: Bool = false) {
-        (self.version, self.isChanging) = (version, isChanging)
-    }
-
-    public init?(name: String, text: String) {
-        let words = text.split(separator: " ")
-        guard let version = words.first.flatMap({ UInt64($0) }), words.dropFirst().allSatisfy({ $0 == "changing" }),
-            words.count <= 2
-        else { return nil }
-        self.init(version: version, isChanging: words.count == 2)
-    }
-
-    public var name: String { "" }
-    public var text: String { isChanging ? "\(version) changing" : "\(version)" }
 }
 
 extension NodeID {

@@ -1,4 +1,4 @@
-public import Consensus
+public import TransactionCore
 
 /// What somebody asks of a node's metadata who holds no state of his own.
 public enum MetadataRequest: Hashable, Sendable {

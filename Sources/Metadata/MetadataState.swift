@@ -69,8 +69,7 @@ public struct MetadataState: Sendable {
 
     /// The newest epoch of a node; nil when it never had one.
     public func epoch(of node: NodeID) -> Epoch? {
-        guard let entry = tree[MetadataKey("\(Self.epochs)\(node)")!] else { return nil }
-        return Int64(String(decoding: entry.value, as: UTF8.self)).map(Epoch.init(rawValue:))
+        tree[MetadataKey("\(Self.epochs)\(node)")!].flatMap { Incarnation(epochEntry: $0)?.epoch }
     }
 
     /// Reads keys.

@@ -20,7 +20,11 @@ extension SafeTimeTracker {
     /// The result may lie ahead of the present for a timestamp that the client named; the shell waits until it has
     /// passed before it asks ``readRequested(at:on:)``, so that a timestamp once read at is never chosen for a commit,
     /// not even after a restart.
-    public func readTimestamp(for bound: ReadBound, over shards: [ShardID], at now: TimestampInterval) -> Timestamp {
+    ///
+    /// - Parameter closed: a later timestamp would have to be closed by peers first; nil if none.
+    public func readTimestamp(
+        for bound: ReadBound, over shards: [ShardID], at now: TimestampInterval, closedByPeers closed: Timestamp? = nil
+    ) -> Timestamp {
         switch bound {
         case .strong:
             return strongReadTimestamp
@@ -29,15 +33,16 @@ extension SafeTimeTracker {
         case .exactStaleness(let staleness):
             return now.earliest.advanced(byNanoseconds: -staleness.nanoseconds)
         case .maxStaleness(let staleness):
-            return freshest(over: shards, notBefore: now.latest.advanced(byNanoseconds: -staleness.nanoseconds))
+            let oldest = now.latest.advanced(byNanoseconds: -staleness.nanoseconds)
+            return freshest(over: shards, notBefore: oldest, closed)
         case .minTimestamp(let timestamp):
-            return freshest(over: shards, notBefore: timestamp)
+            return freshest(over: shards, notBefore: timestamp, closed)
         }
     }
 
-    private func freshest(over shards: [ShardID], notBefore bound: Timestamp) -> Timestamp {
+    private func freshest(over shards: [ShardID], notBefore bound: Timestamp, _ closed: Timestamp?) -> Timestamp {
         // Never past what has been acknowledged or read: a chosen timestamp may lie ahead of the present.
         let safe = shards.map { safeTime(of: $0) }.min() ?? strongReadTimestamp
-        return max(bound, min(safe, strongReadTimestamp))
+        return max(bound, min(safe, strongReadTimestamp, closed ?? strongReadTimestamp))
     }
 }

@@ -23,19 +23,31 @@ public struct SafeTimeTracker: Sendable {
     public private(set) var closed: Timestamp
     /// No commit acknowledged and no read timestamp given out is later: the smallest timestamp for a strong read (R9).
     public private(set) var strongReadTimestamp: Timestamp
+    /// The newest timestamp that this node has chosen.
+    public private(set) var newestChosen: Timestamp
     private var shards: [ShardID: Shard] = [:]
+    /// Of peers that may choose timestamps, not all are known; see ``ClosedTimestamps``.
+    private var isSole = true
+    /// No timestamp that peers chose before they fell silent is later.
+    private var newestOfPeers: Timestamp
     /// The newest timestamp on any shard at the start.
-    private let start: Timestamp
+    private var start: Timestamp
     private var waiterCount: UInt64 = 0
 
     private struct Shard {
-        /// Commit timestamps in flight, rising because they are chosen so. At most one a connection, thus short: plain
-        /// arrays are quicker here than any tree.
+        /// Commit timestamps in flight, peers' among them, rising. At most one a connection, thus short: plain arrays
+        /// are quicker here than any tree.
         var inFlight: [Timestamp] = []
         /// No transaction that was ever in flight and is not any more has a later timestamp.
         var newestRetired: Timestamp
         /// Reads that wait, in the order they came.
         var waiters: [(timestamp: Timestamp, id: WaiterID)] = []
+
+        mutating func enter(_ timestamp: Timestamp) {
+            // The node's own come in their order, peers' nearly so.
+            let place = inFlight.lastIndex { $0 < timestamp }.map { $0 + 1 } ?? 0
+            inFlight.insert(timestamp, at: place)
+        }
     }
 
     /// Starts after `newest`, the newest timestamp on any shard; everything prepared before must be settled already.
@@ -44,6 +56,20 @@ public struct SafeTimeTracker: Sendable {
         self.start = newest
         self.closed = newest
         self.strongReadTimestamp = newest
+        self.newestChosen = newest
+        self.newestOfPeers = newest
+    }
+
+    /// Starts after `newest` instead: for a node that has told peers that it chooses nothing before it knew that, and
+    /// has neither chosen nor read.
+    public mutating func begins(after newest: Timestamp) {
+        start = max(start, newest)
+        closed = max(closed, newest)
+        strongReadTimestamp = max(strongReadTimestamp, newest)
+        newestChosen = max(newestChosen, newest)
+        newestOfPeers = max(newestOfPeers, newest)
+        // What peers have in flight may be known already.
+        for shard in shards.keys { shards[shard]!.newestRetired = max(shards[shard]!.newestRetired, newest) }
     }
 
     // MARK: Commits
@@ -52,9 +78,19 @@ public struct SafeTimeTracker: Sendable {
     /// every one before (R1). It is in flight on `written` from here on.
     public mutating func choose(at now: TimestampInterval, writing written: [ShardID]) -> Timestamp {
         let timestamp = max(now.latest, closed.successor).roundedUp(for: node)
-        closed = timestamp
-        for shard in written { shards[shard, default: Shard(newestRetired: start)].inFlight.append(timestamp) }
+        (closed, newestChosen) = (timestamp, timestamp)
+        for shard in written { enter(timestamp, on: shard) }
         return timestamp
+    }
+
+    /// No timestamp up to this one will be chosen any more.
+    public mutating func close(upTo timestamp: Timestamp) {
+        closed = max(closed, timestamp)
+    }
+
+    /// A transaction is in flight on `shard`.
+    mutating func enter(_ timestamp: Timestamp, on shard: ShardID) {
+        shards[shard, default: Shard(newestRetired: start)].enter(timestamp)
     }
 
     /// The transaction at `timestamp` is applied on `shard`, or will never be visible there: returns the reads that
@@ -92,6 +128,7 @@ public struct SafeTimeTracker: Sendable {
     /// A plain read of the shard for which this held when it began and still holds when it has been answered saw that
     /// state: what is chosen meanwhile enters the in-flight set, and what is retired from it leaves its timestamp here.
     public func isCurrent(at timestamp: Timestamp, on shard: ShardID) -> Bool {
+        guard isSole, newestOfPeers <= timestamp else { return false }
         guard let shard = shards[shard] else { return start <= timestamp }
         return shard.inFlight.isEmpty && shard.newestRetired <= timestamp
     }
@@ -110,6 +147,25 @@ public struct SafeTimeTracker: Sendable {
     /// The timestamps in flight on `shard`, smallest first.
     public func inFlight(on shard: ShardID) -> [Timestamp] {
         shards[shard]?.inFlight ?? []
+    }
+
+    // MARK: Peers
+
+    /// What peers choose from here on is known only as they tell it, unless all are silent.
+    ///
+    /// - Parameter timestamp: none that one of them chose before it fell silent is later.
+    mutating func peersChoose(upTo timestamp: Timestamp, isSole: Bool) {
+        newestOfPeers = max(newestOfPeers, timestamp)
+        self.isSole = isSole
+    }
+
+    var hasOwnInFlight: Bool { shards.values.contains { $0.inFlight.contains { $0.node == node } } }
+
+    /// Those that this node has chosen, of all shards.
+    var ownInFlight: [ClosedTimestamps.TimestampOnShard] {
+        shards.sorted { $0.key < $1.key }.flatMap { shard, state in
+            state.inFlight.filter { $0.node == node }.map { ClosedTimestamps.TimestampOnShard($0, shard) }
+        }
     }
 
     private mutating func releaseWaiters(of shard: ShardID) -> [WaiterID] {

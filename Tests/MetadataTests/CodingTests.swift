@@ -1,4 +1,3 @@
-import Consensus
 import Testing
 import TransactionCore
 

@@ -113,23 +113,14 @@ import TransactionCore
         #expect(waiting.release() == [])
     }
 
-    @Test("a name that can't be in a key has no lock and no election")
+    @Test("a name that can't be in a key has no lock")
     func names() {
         #expect(Contender.lock("a b") == nil)
-        #expect(Contender.election("")?.rawValue == nil)
-        #expect(Contender.election("catalog")?.rawValue == "/elections/catalog/")
+        #expect(Contender.lock("") == nil)
+        #expect(Contender.lock("backup")?.rawValue == "/locks/backup/")
     }
 
     // MARK: Many of them
-
-    @Test("everyone can read who was elected, and nobody when nobody is")
-    func elected() {
-        var subject = Subject()
-        let election = Contender.election("e")!
-        #expect(subject.state.read(Contender.holder(in: election)).entries == [])
-        for value in ["one", "two"] { subject.results(.create(election, bytes(value), ephemeral: true)) }
-        #expect(subject.state.read(Contender.holder(in: election)).entries.map(\.value) == [bytes("one")])
-    }
 
     @Test("one holds at a time, in the order of their keys, each leaving wakes one at most, and nobody is forgotten")
     func schedule() throws {

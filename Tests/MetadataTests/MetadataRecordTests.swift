@@ -21,11 +21,13 @@ import TransactionCore
         check(
             NodeRecord(node(3), .serving, clientAddress: "10.0.0.3:5432", peerAddress: "[::1]:7000"), "/nodes/3",
             "serving 10.0.0.3:5432 [::1]:7000")
-        check(PresenceRecord(node(1023), catalogVersion: 8), "/presence/1023", "8")
+        for state in ["starting", "serving", "leaving"] {
+            check(
+                PresenceRecord(Incarnation(node(1023), Epoch(rawValue: 8)), PresenceRecord.State(rawValue: state)!),
+                "/presence/1023", "8 \(state)")
+        }
         check(ShardRecord(ShardID("s1")!, conninfo: "host=db1 dbname=bank"), "/shards/s1", "host=db1 dbname=bank")
         check(UserRecord(name: "alice", verifier: "SCRAM-SHA-256$x"), "/users/alice", "SCRAM-SHA-256$x")
-        check(CatalogRecord(version: 8), "/catalog", "8")
-        check(CatalogRecord(version: 8, isChanging: true), "/catalog", "8 changing")
     }
 
     @Test(
@@ -50,9 +52,9 @@ import TransactionCore
         var subject = Subject()
         let shards = ["s2", "s10", "s1"].map { ShardRecord(ShardID($0)!, conninfo: "host=\($0)") }
         for shard in shards { subject.results(.put(shard.key!, shard.value)) }
-        subject.results(.put(key("/shards/S"), []), .put(key("/shards0"), []), .put(key("/catalog"), bytes("8")))
+        subject.results(.put(key("/shards/S"), []), .put(key("/shards0"), []), .put(key("/cluster"), bytes("8")))
         #expect(subject.state.records() == [shards[2], shards[1], shards[0]])
-        #expect(subject.state.records(CatalogRecord.self) == [CatalogRecord(version: 8)])
+        #expect(subject.state.records(ClusterRecord.self) == [ClusterRecord(identity: "8")])
         #expect(subject.state.records(NodeRecord.self) == [])
     }
 
@@ -67,8 +69,8 @@ import TransactionCore
         for name in ["/users/%", "/users/%4", "/users/%zz", "/users/%2f", "/users/%61", "/users/%FF", "/users/a/b"] {
             #expect(UserRecord(makeEntry(name, "v")) == nil, "\(name)")
         }
-        for text in ["", "x", "8 x", "8 changing changing", "-1"] {
-            #expect(CatalogRecord(makeEntry("/catalog", text)) == nil, "\(text)")
+        for text in ["", "8", "x serving", "8 serving serving", "8  serving", "8 asleep"] {
+            #expect(PresenceRecord(makeEntry("/presence/3", text)) == nil, "\(text)")
         }
         #expect(ShardRecord(makeEntry("/shards/S1", "host=a")) == nil)
         #expect(ClusterRecord(makeEntry("/cluster", "")) == nil)

@@ -17,6 +17,10 @@ public struct MalformedBytes: Error, Hashable, Sendable, CustomStringConvertible
     /// How many bytes were read when it showed.
     public var offset: Int
 
+    public init(reason: Reason, offset: Int) {
+        (self.reason, self.offset) = (reason, offset)
+    }
+
     public var description: String {
         switch reason {
         case .truncated: "bytes end too early, at byte \(offset)"
