@@ -12,6 +12,8 @@ public enum PlantedBug: String, CaseIterable, Sendable {
     case recoveryWithoutTombstone
     /// R8, R10: takes a read's snapshot without waiting for what is in flight.
     case readIgnoringSafeTime
+    /// R10: reads a shard's plain tables, and does not look whether something was committed meanwhile.
+    case plainReadNotLookedAtAgain
     /// R3: tells the client that it committed when every participant has prepared.
     case acknowledgeBeforeDecision
     /// R3: sends COMMIT to the home shard before the votes are in.
@@ -36,4 +38,35 @@ public enum PlantedBug: String, CaseIterable, Sendable {
     case endOfSessionsNotAwaited
     /// R9: tells a client that its transaction committed, found out afterwards, and lets strong reads miss it.
     case outcomeToldUnnoticed
+
+    // MARK: Of several coordinators
+
+    /// R9: a strong read asks no peers what they have acknowledged.
+    case strongReadAskingNobody
+    /// R8, R9: a round does without one peer's answer.
+    case roundIgnoringPeer
+    /// R8: chooses timestamps before every peer has said up to where it has read.
+    case chooseBeforeActivated
+    /// R8: falls silent while something is in flight.
+    case silentWhileInFlight
+    /// R9: falls silent without a word of the newest timestamp that it chose.
+    case silentWithoutNewest
+    /// R8: reports nothing in flight.
+    case reportWithoutInFlight
+    /// R9: lets peers see what it has committed before strong reads there may not miss it.
+    case visibleUnacknowledged
+    /// R9: tells of another node's commit while peers do not ask it.
+    case outcomeToldInSilence
+    /// R8: takes a node that has vanished for silent before it is fenced on every shard.
+    case deadTakenForSilent
+    /// R6: raises a vanished node's epoch and leaves its sessions alone.
+    case fencingWithoutEndingSessions
+    /// R8: takes a vanished node for gone with what it has prepared.
+    case fencingWithoutSettling
+    /// R6: settles what a vanished node has prepared before its sessions have ended.
+    case recoveryBeforeFencing
+    /// R9: goes on to read from before a vanished node's last acknowledgement.
+    case fencedWithoutTimestamp
+    /// R6: fences at its start those nodes alone that shards have heard of.
+    case startFencingWhatShardsKnow
 }

@@ -5,6 +5,12 @@ public struct RunCounts: Hashable, Sendable {
     /// Transactions whose outcome their client was not told in time.
     public var outcomesUnknown = 0
     public var reads = 0
+    /// Nodes' sessions that expired, whether they lived or not.
+    public var sessionsExpired = 0
+    /// Vanished nodes that another one fenced.
+    public var fences = 0
+    /// Messages that nodes sent to each other.
+    public var peerMessages = 0
     /// Coordinating processes that crashed, or were paused while another one took over.
     public var nodeCrashes = 0
     public var shardCrashes = 0
@@ -35,7 +41,9 @@ public struct RunCounts: Hashable, Sendable {
             ("transactions committed", \.transactionsCommitted), ("transactions aborted", \.transactionsAborted),
             ("outcomes unknown at first", \.outcomesUnknown), ("reads at a timestamp", \.reads),
             ("node crashes and takeovers", \.nodeCrashes), ("shard crashes", \.shardCrashes),
-            ("partitions", \.partitions), ("answers to COMMIT lost", \.answersLost), ("recoveries", \.recoveries),
+            ("sessions expired", \.sessionsExpired), ("vanished nodes fenced", \.fences),
+            ("messages between nodes", \.peerMessages), ("partitions", \.partitions),
+            ("answers to COMMIT lost", \.answersLost), ("recoveries", \.recoveries),
             ("clock refusals", \.clockRefusals), ("checks", \.checks),
         ]
     }

@@ -17,6 +17,13 @@ final class SimulatedNetwork {
     var conditions: NetworkConditions
     /// Until when nothing gets through to these shards.
     private var partitions: [ShardID: Timestamp] = [:]
+    /// Likewise between a node and a shard.
+    private var cuts: [Cut: Timestamp] = [:]
+
+    private struct Cut: Hashable {
+        let node: NodeID
+        let shard: ShardID
+    }
 
     init(scheduler: Scheduler, conditions: NetworkConditions) {
         self.scheduler = scheduler
@@ -27,13 +34,18 @@ final class SimulatedNetwork {
         partitions[shard] = scheduler.now.advanced(byNanoseconds: duration)
     }
 
+    func cut(_ node: NodeID, from shard: ShardID, for duration: Nanoseconds) {
+        cuts[Cut(node: node, shard: shard)] = scheduler.now.advanced(byNanoseconds: duration)
+    }
+
     func heal() {
         partitions = [:]
+        cuts = [:]
     }
 
     /// When a message to or from `shard` that is sent now arrives, at the earliest.
-    func arrival(at shard: ShardID) -> Timestamp {
-        max(scheduler.now, partitions[shard] ?? .zero)
+    func arrival(at shard: ShardID, _ node: NodeID) -> Timestamp {
+        max(scheduler.now, partitions[shard] ?? .zero, cuts[Cut(node: node, shard: shard)] ?? .zero)
             .advanced(byNanoseconds: scheduler.random.delay(in: conditions.latencyNanoseconds))
     }
 }
@@ -68,7 +80,7 @@ final class SimulatedConnection {
         outstanding.append((number, then))
         guard !isBroken else { return fail(after: 0) }
 
-        lastArrival = max(lastArrival.successor, network.arrival(at: shard.id))
+        lastArrival = max(lastArrival.successor, network.arrival(at: shard.id, node.id))
         deliver { [self] in
             guard let session = session ?? connect() else { return breakOff() }
             session.received(statements) { [self] result in answer(result, to: number) }
@@ -88,7 +100,7 @@ final class SimulatedConnection {
         let scheduler = network.scheduler
         isSilent = scheduler.random.chance(0.5)
         let late = scheduler.random.delay(in: network.conditions.lateNanoseconds)
-        lastArrival = max(lastArrival, network.arrival(at: shard.id)).advanced(byNanoseconds: late)
+        lastArrival = max(lastArrival, network.arrival(at: shard.id, node.id)).advanced(byNanoseconds: late)
         deliver { [self] in session?.disconnected() }
         fail(after: 0)
     }
@@ -97,7 +109,7 @@ final class SimulatedConnection {
     func close() {
         guard !isBroken else { return }
         isBroken = true
-        lastArrival = max(lastArrival, network.arrival(at: shard.id))
+        lastArrival = max(lastArrival, network.arrival(at: shard.id, node.id))
         deliver { [self] in session?.disconnected() }
     }
 
@@ -110,7 +122,7 @@ final class SimulatedConnection {
     private func connect() -> SimulatedSession? {
         session = shard.connect { [weak self] in
             guard let self else { return }
-            let delay = network.arrival(at: shard.id).nanoseconds(since: network.scheduler.now)
+            let delay = network.arrival(at: shard.id, node.id).nanoseconds(since: network.scheduler.now)
             network.scheduler.after(delay) { [self] in breakOff() }
         }
         return session
@@ -130,7 +142,7 @@ final class SimulatedConnection {
 
     private func answer(_ result: PipelineResult, to number: Int) {
         let scheduler = network.scheduler
-        lastAnswer = max(lastAnswer.successor, network.arrival(at: shard.id))
+        lastAnswer = max(lastAnswer.successor, network.arrival(at: shard.id, node.id))
         scheduler.after(lastAnswer.nanoseconds(since: scheduler.now)) { [self] in
             guard !isBroken, let index = outstanding.firstIndex(where: { $0.number == number }) else { return }
             let then = outstanding.remove(at: index).then

@@ -34,7 +34,10 @@ public struct Simulation: Sendable {
     /// Runs it; the same description gives the same report, in every process.
     public func run() -> Report {
         let scheduler = Scheduler(seed: seed)
-        let plan = RunPlan(clocks: clocks, random: &scheduler.random)
+        var plan = RunPlan(clocks: clocks, random: &scheduler.random)
+        // Of its own chance: a run of one node is what it was without.
+        var more = SeededGenerator(seed: ~seed)
+        if clocks == .honest, more.chance(0.6) { plan.coordinateTogether(random: &more) }
         let rows = plan.workload.initialRows
         let shards = plan.shards.map { id in
             SimulatedShard(
@@ -52,7 +55,7 @@ public struct Simulation: Sendable {
         defer { cluster.tearDown() }
 
         let faults = FaultInjector(cluster: cluster, rates: plan.faults)
-        cluster.startNode()
+        cluster.start()
         for client in clients { client.proceed() }
         faults.start()
         scheduler.run(until: scheduler.now.advanced(byNanoseconds: plan.durationNanoseconds))
@@ -63,6 +66,8 @@ public struct Simulation: Sendable {
         }
 
         cluster.readEverything(plan.workload.accounts + plan.workload.registers, recorder: recorder)
+        // What was on its way may have been prepared since.
+        scheduler.run(until: scheduler.now.advanced(byNanoseconds: Self.settlingNanosecondsMax)) { cluster.isSettled }
 
         let history = cluster.history(recorder: recorder, initial: rows)
         cluster.counts.checks = 1
@@ -79,8 +84,8 @@ public struct Simulation: Sendable {
 private struct RunPlan {
     let shards: [ShardID]
     let workload: Workload
-    let clientCount: Int
-    let thinkNanoseconds: ClosedRange<Nanoseconds>
+    var clientCount: Int
+    var thinkNanoseconds: ClosedRange<Nanoseconds>
     let durationNanoseconds: Nanoseconds
     var conditions = Conditions()
     var faults = FaultRates()
@@ -119,6 +124,52 @@ private struct RunPlan {
 }
 
 extension RunPlan {
+    /// Two or three nodes coordinate at once.
+    mutating func coordinateTogether(random: inout SeededGenerator) {
+        conditions.nodeCount = 2 + random.index(below: 2)
+        conditions.peers.lossProbability = random.element(of: [0, 0.05, 0.3])
+        conditions.peers.duplicateProbability = random.element(of: [0, 0.1, 0.3])
+        conditions.peers.lateProbability = random.element(of: [0, 0.05, 0.2])
+        conditions.metadata.sessionNanoseconds = random.number(in: 15...60) * millisecond
+        conditions.metadata.latencyNanoseconds = (200 * microsecond)...random.number(in: 1...8) * millisecond
+        conditions.metadata.noticeNanoseconds = 0...random.element(of: [1, 40, 150]) * millisecond
+        faults.nodePause = random.element(of: [nil, 100 * millisecond, 200 * millisecond])
+        faults.peerCut = random.element(of: [nil, 60 * millisecond, 150 * millisecond])
+        faults.shardCut = random.element(of: [nil, 30 * millisecond, 100 * millisecond])
+        faults.metadataCut = random.element(of: [nil, 100 * millisecond, 200 * millisecond])
+        switch random.index(below: 3) {
+        case 0: leaveInDoubt()
+        case 1: vanishConstantly()
+        default: break
+        }
+    }
+
+    /// Nodes are declared gone all the time that live and have commits hanging in slow flushes; little else fails.
+    private mutating func vanishConstantly() {
+        conditions.shard.stallProbability = 0.3
+        conditions.metadata.sessionNanoseconds = 15 * millisecond
+        conditions.metadata.noticeNanoseconds = 20 * millisecond...150 * millisecond
+        conditions.network.breakProbability = 0
+        conditions.peers = PeerConditions()
+        conditions.nodeCount = 2
+        faults = FaultRates(nodeCrash: 60 * millisecond, nodePause: 100 * millisecond, metadataCut: 20 * millisecond)
+    }
+
+    /// One node writes and is cut off from home shards while these commit; clients ask the others, which are silent,
+    /// what came of it.
+    private mutating func leaveInDoubt() {
+        // The fewer clients there are, the longer it takes until another commit tells as much.
+        clientCount = 2 + clientCount / 5
+        thinkNanoseconds = 0...2 * millisecond
+        conditions.hasOneWriter = true
+        conditions.shard.flushNanoseconds = 2 * millisecond...20 * millisecond
+        conditions.commitTimeoutNanoseconds = 5 * millisecond
+        conditions.askingNanoseconds = millisecond...10 * millisecond
+        conditions.network.breakProbability = 0
+        conditions.peers = PeerConditions()
+        faults = FaultRates(shardCut: 20 * millisecond)
+    }
+
     /// One process after the other takes over while commits of the one before hang in slow flushes; little else fails.
     private mutating func takeOverConstantly() {
         conditions.shard.stallProbability = 0.15
@@ -128,19 +179,29 @@ extension RunPlan {
 }
 
 extension SimulatedCluster {
-    /// Somebody serves, and nothing is under way.
+    /// Every node serves that is to, and nothing is under way.
     fileprivate var isSettled: Bool {
-        guard let node = servingNode, node.live.isEmpty else { return false }
+        let serving = servingNodes
+        guard serving.count >= conditions.nodeCount, serving.allSatisfy(\.live.isEmpty) else { return false }
         return shards.allSatisfy { $0.storage.prepared.isEmpty }
     }
 
-    /// Reads `keys` strongly until it succeeds: once everything is mended, nothing may hold a read back.
+    /// Reads `keys` strongly on every node until it succeeds: once all is mended, nothing may hold a read back.
     fileprivate func readEverything(_ keys: [RowKey], recorder: HistoryRecorder) {
+        guard areSeveral else { return readEverything(keys, recorder: recorder) { [self] in servingNodes.first } }
+        for id in nodeIDs {
+            recorder.hasFinalRead = false
+            readEverything(keys, recorder: recorder) { [self] in servingNodes.last { $0.id == id } }
+            guard recorder.hasFinalRead else { return }
+        }
+    }
+
+    private func readEverything(_ keys: [RowKey], recorder: HistoryRecorder, on node: () -> SimulatedNode?) {
         let deadline = scheduler.now.advanced(byNanoseconds: Simulation.settlingNanosecondsMax)
         while !recorder.hasFinalRead, scheduler.now < deadline {
             let begun = scheduler.now
             let number = recorder.nextNumber()
-            servingNode?.read(keys, bound: .strong, number: number) { [self] result in
+            node()?.read(keys, bound: .strong, number: number) { [self] result in
                 guard case .success(let (timestamp, values)) = result else { return }
                 recorder.hasFinalRead = true
                 recorder.reads.append(

@@ -186,6 +186,9 @@ private let y = RowKey(shard: b, table: .register, row: 0)
         check(
             StrongReadChecker.self, finds: message + "2 had written or seen", of: [2, 3],
             in: History(reads: [makeRead(2, .strong, 10...20, at: 16, saw: [(x, 1)]), read], log: log))
+        // What a read could not see, because it looked elsewhere, it has not seen.
+        let elsewhere = makeRead(2, .strong, 10...20, at: 16, saw: [(y, 0)])
+        #expect(StrongReadChecker().check(History(reads: [elsewhere, read], log: log)) == [])
         // What nobody had been told when the read began need not be in it.
         let concurrent = makeTransaction(1, 10...31, at: 15, wrote: [x])
         #expect(StrongReadChecker().check(History(transactions: [concurrent], reads: [read], log: log)) == [])

@@ -1,5 +1,6 @@
 import Testing
 import TransactionCore
+import TwoPhaseCommit
 
 @testable import SimulationKit
 
@@ -10,6 +11,7 @@ import TransactionCore
     private let row = RowKey(shard: ShardID("a")!, table: .account, row: 0)
     private let id = TransactionID(
         home: ShardID("a")!, epoch: Epoch(rawValue: 1), commitTimestamp: Timestamp(rawValue: 1025))
+    private let one = Incarnation(NodeID(rawValue: 1)!, Epoch(rawValue: 1))
 
     init() {
         shard = SimulatedShard(
@@ -118,17 +120,38 @@ import TransactionCore
     @Test("raising the epoch ends older sessions, lets none of them open again, and returns when they are gone")
     func fencing() {
         let (old, new) = (Client(shard), Client(shard))
-        old.run(.openSession(Epoch(rawValue: 1)), .begin, .update(row, .add(1, writer: 1)), .logCommit(id), .commit)
+        let one = Incarnation(NodeID(rawValue: 1)!, Epoch(rawValue: 1))
+        old.run(.openSession(one), .begin, .update(row, .add(1, writer: 1)), .logCommit(id), .commit)
         scheduler.run(until: scheduler.now.advanced(byNanoseconds: 300 * microsecond))
-        new.run(.raiseEpoch(Epoch(rawValue: 2), isAwaited: true))
+        new.run(.raiseEpoch(Epoch(rawValue: 2), of: nil, .awaited))
         pass(20)
         #expect(new.answers == [.done])
         #expect(old.hasEnded)
-        #expect(!shard.sessions.contains { $0.epoch == Epoch(rawValue: 1) })
+        #expect(!shard.sessions.contains { $0.incarnation == one })
         let again = Client(shard)
-        again.run(.openSession(Epoch(rawValue: 1)))
+        again.run(.openSession(one))
         pass(5)
         #expect(again.errors == [.objectNotInPrerequisiteState])
+    }
+
+    @Test("raising one node's epoch leaves the sessions of others alone")
+    func fencingOne() {
+        let other = Incarnation(NodeID(rawValue: 2)!, Epoch(rawValue: 1))
+        let (old, bystander, new) = (Client(shard), Client(shard), Client(shard))
+        old.run(.openSession(one))
+        bystander.run(.openSession(other))
+        pass(5)
+        new.run(.raiseEpoch(Epoch(rawValue: 2), of: one.node, .awaited))
+        pass(20)
+        #expect(old.hasEnded && !bystander.hasEnded)
+        let (again, another) = (Client(shard), Client(shard))
+        again.run(.openSession(one))
+        another.run(.openSession(other))
+        pass(5)
+        #expect(again.errors == [.objectNotInPrerequisiteState] && another.errors.isEmpty)
+        shard.crash()
+        shard.restart()
+        #expect(shard.storage.epoch(of: one.node) == Epoch(rawValue: 2))
     }
 
     @Test("a read at a timestamp undoes what is later, as its snapshot sees it")

@@ -66,20 +66,24 @@ public struct RealTimeOrderChecker: HistoryChecker {
 
 /// A strong read misses nothing that was acknowledged, or seen, before it began (R9).
 ///
-/// What counts is the last write at or before an acknowledged transaction's or finished read's timestamp: a coordinator
-/// that has just started reads at the newest one on the shards, and no later write has been there for anybody to see.
+/// What counts is the last write at or before an acknowledged transaction's timestamp, and the last one that a finished
+/// read has seen: a coordinator that has just started reads at the newest one on the shards, and no later one has been
+/// there for anybody to see. What a read at a later timestamp did not look at may not even have been applied.
 public struct StrongReadChecker: HistoryChecker {
     public init() {}
 
     public func check(_ history: History) -> [Violation] {
-        let ended =
-            history.reads.map { (timestamp: $0.timestamp, number: $0.number, at: $0.ended) }
-            + history.acknowledged.map { (timestamp: $0.timestamp, number: $0.transaction.number, at: $0.at) }
         var before = LargestTimestamp()
-        var position = 0
-        for (timestamp, number, at) in ended.sorted(by: { ($0.timestamp, $0.number) < ($1.timestamp, $1.number) }) {
-            while position < history.log.count, history.log[position].timestamp <= timestamp { position += 1 }
-            if position > 0 { before.add(history.log[position - 1].timestamp, of: number, at: at) }
+        for (transaction, at, timestamp) in history.acknowledged {
+            let last = history.log.last { $0.timestamp <= timestamp }
+            if let last { before.add(last.timestamp, of: transaction.number, at: at) }
+        }
+        for read in history.reads {
+            let keys = Set(read.observations.map(\.key))
+            let last = history.log.last { commit in
+                commit.timestamp <= read.timestamp && commit.changes.contains { keys.contains($0.key) }
+            }
+            if let last { before.add(last.timestamp, of: read.number, at: read.ended) }
         }
         before.sort()
         return history.reads.filter { $0.bound == .strong }.sorted { $0.begun < $1.begun }.compactMap { read in

@@ -12,7 +12,11 @@ extension SimulatedNode {
         let shards = Set(keys.map(\.shard)).sorted()
         let timestamp: Timestamp
         do {
-            timestamp = try tracker.readTimestamp(for: bound, over: shards, at: clock.now())
+            let now = try clock.now()
+            if bound == .strong, !closed.isSole, bug != .strongReadAskingNobody {
+                return readStrongly(keys, of: shards, at: now, number: number, then: then)
+            }
+            timestamp = tracker.readTimestamp(for: bound, over: shards, at: now)
         } catch {
             cluster.counts.clockRefusals += 1
             return then(.failure(error.transactionError))
@@ -30,18 +34,35 @@ extension SimulatedNode {
         }
     }
 
+    /// What peers have acknowledged by now they say in a round (R9).
+    private func readStrongly(
+        _ keys: [RowKey], of shards: [ShardID], at now: TimestampInterval, number: Int,
+        then: @escaping (ReadResult) -> Void
+    ) {
+        note("asks peers", number: number)
+        afterRound(upTo: now.latest) { [self] upTo in
+            let timestamp = min(upTo, tracker.strongReadTimestamp)
+            note("reads, strong", number: number, timestamp: timestamp)
+            read(keys, of: shards, at: timestamp, then: then)
+        }
+    }
+
     var notServing: TransactionError { TransactionError(.cannotConnectNow, "the node is starting") }
 
     private func read(
         _ keys: [RowKey], of shards: [ShardID], at timestamp: Timestamp, then: @escaping (ReadResult) -> Void
     ) {
+        // This and the requests below are one step: no peer's message comes between.
+        guard closed.isClosed(upTo: timestamp) else {
+            return afterRound(upTo: timestamp) { [self] _ in read(keys, of: shards, at: timestamp, then: then) }
+        }
         var values: [RowKey: Value] = [:]
         var missing = shards.count
         var hasAnswered = false
         for shard in shards {
             let local = keys.filter { $0.shard == shard }
             whenSafe(timestamp, on: shard) { [self] in
-                runFenced([.takeSnapshot, .read(local, at: timestamp)], on: shard) { result in
+                read(local, on: shard, at: timestamp, mayBePlain: true) { result in
                     guard !hasAnswered else { return }
                     switch result {
                     case .success(let answers):
@@ -59,6 +80,21 @@ extension SimulatedNode {
         }
     }
 
+    /// Reads the plain tables when what they hold is the state at `timestamp`, and again when that is so no more (R10).
+    private func read(
+        _ keys: [RowKey], on shard: ShardID, at timestamp: Timestamp, mayBePlain: Bool,
+        then: @escaping (PipelineResult) -> Void
+    ) {
+        let isPlain = mayBePlain && tracker.isCurrent(at: timestamp, on: shard)
+        let seen = isPlain ? Timestamp(rawValue: .max) : timestamp
+        runFenced([.takeSnapshot, .read(keys, at: seen)], on: shard) { [self] result in
+            if isPlain, !tracker.isCurrent(at: timestamp, on: shard), bug != .plainReadNotLookedAtAgain {
+                return read(keys, on: shard, at: timestamp, mayBePlain: false, then: then)
+            }
+            then(result)
+        }
+    }
+
     /// R8: a snapshot at `timestamp` is taken only when nothing at or before it can become visible any more.
     private func whenSafe(_ timestamp: Timestamp, on shard: ShardID, then: @escaping () -> Void) {
         switch tracker.readRequested(at: timestamp, on: shard) {
@@ -68,7 +104,12 @@ extension SimulatedNode {
     }
 
     func retire(_ timestamp: Timestamp, on shard: ShardID) {
-        for waiter in tracker.retire(timestamp, on: shard) {
+        release(tracker.retire(timestamp, on: shard))
+        perform(closed.retired(timestamp, on: shard))
+    }
+
+    func release(_ waiters: [SafeTimeTracker.WaiterID]) {
+        for waiter in waiters {
             if let proceed = waitingReads.removeValue(forKey: waiter) { after(0, proceed) }
         }
     }

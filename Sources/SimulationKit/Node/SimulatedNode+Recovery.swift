@@ -10,7 +10,7 @@ extension SimulatedNode {
                     guard case .success(let answers) = result, case .prepared(let names)? = answers.first else {
                         return done()
                     }
-                    recover(Recovery.orphans(among: names, live: live), on: shard, then: done)
+                    recover(Recovery.orphans(among: names, live: live).filter(isOver), on: shard, then: done)
                 }
             },
             then: { [self] in
@@ -69,26 +69,39 @@ extension SimulatedNode {
         }
     }
 
+    /// The one that coordinated it is no more, or has settled it.
+    private func isOver(_ id: TransactionID) -> Bool {
+        guard cluster.areSeveral, Incarnation(id.node, id.epoch) != incarnation else { return !live.contains(id) }
+        return fencedEpochs[id.node].map { id.epoch <= $0 } ?? false
+    }
+
     /// Tells a client that was left in doubt what became of its transaction; nil while that is open.
     ///
-    /// What nobody coordinates any more is settled by asking. To be told that it committed is an acknowledgement: no
-    /// strong read afterwards may miss it (R9).
+    /// What nobody coordinates any more is settled by asking.
     func outcome(of id: TransactionID, then: @escaping (Decision?) -> Void) {
         guard phase == .serving else { return then(nil) }
-        guard live.contains(id) else {
-            return findDecision(of: id) { [self] decided in then(told(decided.decision, of: id)) }
-        }
-        run([.readDecision(id)], on: id.home) { [self] result in
-            guard case .success(let answers) = result, case .decision(let isCommit?)? = answers.first else {
-                return then(nil)
-            }
-            then(told(isCommit ? .commit : .abort, of: id))
+        guard isOver(id) else { return readOutcome(of: id, then: then) }
+        findDecision(of: id) { [self] decided in
+            decided.decision == .commit ? readOutcome(of: id, then: then) : then(.abort)
         }
     }
 
-    private func told(_ decision: Decision, of id: TransactionID) -> Decision {
-        if decision == .commit, bug != .outcomeToldUnnoticed { tracker.acknowledged(id.commitTimestamp) }
-        return decision
+    /// To be told that it committed is an acknowledgement: no strong read afterwards may miss it, wherever (R9).
+    ///
+    /// So this node is active when it tells, and peers ask it; or it was fenced after it had read the decision, in a
+    /// session of its epoch, and they read from later than that.
+    private func readOutcome(of id: TransactionID, then: @escaping (Decision?) -> Void) {
+        runFenced([.readDecision(id)], on: id.home) { [self] result in
+            guard case .success(let answers) = result, case .decision(let isCommit?)? = answers.last else {
+                return then(nil)
+            }
+            guard isCommit, bug != .outcomeToldUnnoticed else { return then(isCommit ? .commit : .abort) }
+            let tell = { [self] in
+                tracker.acknowledged(id.commitTimestamp)
+                then(.commit)
+            }
+            bug == .outcomeToldInSilence ? tell() : whenActive(tell)
+        }
     }
 
     /// COMMIT PREPARED or ROLLBACK PREPARED, again until it is done or was done by somebody else.

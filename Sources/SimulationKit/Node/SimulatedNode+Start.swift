@@ -1,7 +1,7 @@
 import TransactionCore
 import TwoPhaseCommit
 
-/// How a coordinating process takes the shards over. The order of the steps carries R6 and R8:
+/// How a coordinating process takes the shards over that is to be the only one. The order of steps carries R6 and R8:
 ///
 /// 1. Hold the coordinator lock of every shard: nobody else is between these steps.
 /// 2. Raise the epoch on every shard and wait until the sessions of older ones have ended: nothing of an earlier
@@ -13,7 +13,7 @@ import TwoPhaseCommit
 /// Steps 2 and 4 run in the sessions that hold the locks. A process that lost one of them, because it was paused
 /// perhaps, thereby fails instead of raising the epoch under the next one's hands, and begins again.
 extension SimulatedNode {
-    func start() {
+    func startAlone() {
         note("started")
         lockShards(cluster.shards.map(\.id)[...])
     }
@@ -32,7 +32,7 @@ extension SimulatedNode {
     private func startAgain() {
         for connection in lockConnections { connection.close() }
         lockConnections = []
-        after(retryDelay) { [self] in start() }
+        after(retryDelay) { [self] in startAlone() }
     }
 
     private func raiseEpoch() {
@@ -44,8 +44,8 @@ extension SimulatedNode {
             guard bug != .epochNotFenced else { return settle() }
             cluster.onEpochChosen(self)
             after(0) { [self] in
-                let isAwaited = bug != .endOfSessionsNotAwaited
-                runUnderLocks(.raiseEpoch(epoch, isAwaited: isAwaited)) { [self] _ in settle() }
+                let end: Statement.SessionsEnd = bug == .endOfSessionsNotAwaited ? .told : .awaited
+                runUnderLocks(.raiseEpoch(epoch, of: nil, end)) { [self] _ in settle() }
             }
         }
     }
@@ -79,22 +79,29 @@ extension SimulatedNode {
 
     private func readNewestTimestamps() {
         runUnderLocks(.readNewestTimestamp) { [self] answers in
-            serve(after: answers.map { if case .timestamp(let newest) = $0 { newest } else { .zero } }.max() ?? .zero)
+            let newest = answers.reduce(Timestamp.zero) { newest, answer in
+                if case .timestamp(let timestamp) = answer { max(newest, timestamp) } else { newest }
+            }
+            tracker = SafeTimeTracker(node: id, newest: .zero)
+            closed = ClosedTimestamps(incarnation, peers: [], &tracker)
+            if !serve(after: newest) { startAgain() }
         }
     }
 
-    private func serve(after newest: Timestamp) {
+    /// Begins to serve, unless the newest timestamp of the shards proves the clock wrong.
+    func serve(after newest: Timestamp) -> Bool {
         do {
             try clock.check(newestTimestamp: newest, on: cluster.shards[0].id)
         } catch {
             cluster.counts.clockRefusals += 1
             note("clock refused: behind the newest timestamp")
-            return startAgain()
+            return false
         }
-        tracker = SafeTimeTracker(node: id, newest: bug == .timestampsGoBackOnRestart ? .zero : newest)
+        tracker.begins(after: bug == .timestampsGoBackOnRestart ? .zero : newest)
         phase = .serving
         note("serving", timestamp: tracker.closed)
         sweep()
+        return true
     }
 
     /// Runs `body` for every shard at once, then `then`.

@@ -18,12 +18,23 @@ final class SimulatedNode {
     var phase = Phase.starting
     var epoch = Epoch(rawValue: 0)
     var tracker: SafeTimeTracker
+    var closed: ClosedTimestamps
     /// The transactions that this process coordinates.
     var live: Set<TransactionID> = []
     /// Reads that wait for their safe time.
     var waitingReads: [SafeTimeTracker.WaiterID: () -> Void] = [:]
     /// The connections that hold the shards' coordinator locks.
     var lockConnections: [SimulatedConnection] = []
+    /// What waits for the leave to choose timestamps.
+    var waitingCommits: [() -> Void] = []
+    /// Reads that wait for the end of a round, with its number.
+    var waitingRounds: [(round: UInt64, then: (Timestamp) -> Void)] = []
+    /// It has made itself known to others and knows of them.
+    var hasJoined = false
+    /// By node: epochs up to this one are over on every shard.
+    var fencedEpochs: [NodeID: Epoch] = [:]
+    /// The last activity that a peer has spoken of; for ``PlantedBug/roundIgnoringPeer``.
+    var activities: [Incarnation: UInt64] = [:]
     private var connections: [SimulatedConnection] = []
     private var isPaused = false
     private var deferred: [() -> Void] = []
@@ -33,9 +44,11 @@ final class SimulatedNode {
         self.id = id
         self.clock = clock
         self.cluster = cluster
-        self.tracker = SafeTimeTracker(node: id, newest: .zero)
+        tracker = SafeTimeTracker(node: id, newest: .zero)
+        closed = ClosedTimestamps(Incarnation(id, epoch), peers: [], &tracker)
     }
 
+    var incarnation: Incarnation { Incarnation(id, epoch) }
     var scheduler: Scheduler { cluster.scheduler }
     var bug: PlantedBug? { cluster.bug }
 
@@ -93,6 +106,8 @@ final class SimulatedNode {
         connections = []
         lockConnections = []
         waitingReads = [:]
+        waitingCommits = []
+        waitingRounds = []
         deferred = []
     }
 
@@ -117,7 +132,7 @@ final class SimulatedNode {
 
     /// Runs `statements` in a session that belongs to this node's epoch.
     func runFenced(_ statements: [Statement], on shard: ShardID, then: @escaping (PipelineResult) -> Void) {
-        run([.openSession(epoch)] + statements, on: shard) { [self] result in
+        run([.openSession(incarnation)] + statements, on: shard) { [self] result in
             noticeFencing(result)
             then(result)
         }

@@ -32,7 +32,7 @@ final class SimulatedTransaction {
         if connections[shard] == nil {
             connections[shard] = node.connect(to: shard)
             shards.append(shard)
-            pipeline = [.openSession(node.epoch), .begin, statement]
+            pipeline = [.openSession(node.incarnation), .begin, statement]
         }
         if case .update = statement, !written.contains(shard) { written.append(shard) }
         connections[shard]!.run(pipeline) { [self] result in
@@ -65,6 +65,10 @@ final class SimulatedTransaction {
 
     /// Commits; `then` is called once with what the client is to be told.
     func commit(then: @escaping (Coordinator.Answer) -> Void) {
+        node.whenActive { [self] in choose(then: then) }
+    }
+
+    private func choose(then: @escaping (Coordinator.Answer) -> Void) {
         do {
             let now = try node.clock.now()
             let timestamp = earlyTimestamp ?? node.tracker.choose(at: now, writing: written)
@@ -133,12 +137,22 @@ final class SimulatedTransaction {
         case .commitHome(let prepared): commitHome(prepared)
         case .findDecision:
             node.findDecision(of: id) { [self] decided in feed { $0.decisionFound(decided.decision) } }
-        case .retire(let shard): node.retire(id.commitTimestamp, on: shard)
+        case .retire(let shard):
+            // Peers that are told may show it to clients, who go on to read elsewhere (R9).
+            if isCommitted, node.bug != .visibleUnacknowledged { node.tracker.acknowledged(id.commitTimestamp) }
+            node.retire(id.commitTimestamp, on: shard)
         case .answer(let answer): tell(answer)
         case .apply(let decided, let shard):
             if node.bug == .retireBeforeApplied { node.retire(id.commitTimestamp, on: shard) }
             node.apply(decided, on: shard) { [self] in feed { $0.applied(on: shard) } }
         case .rollback(let shard), .release(let shard): connections[shard]?.close()
+        }
+    }
+
+    private var isCommitted: Bool {
+        switch coordinator!.state {
+        case .settling(.commit, _, _), .finished(.commit): true
+        default: false
         }
     }
 
@@ -210,6 +224,7 @@ final class SimulatedTransaction {
                 }
             }
         }
+        node.cluster.onCommitSent(node, id.home)
     }
 
     private func tell(_ answer: Coordinator.Answer) {

@@ -72,7 +72,7 @@ enum WALRecord {
     case prepare(TransactionID, Writes, owner: Int, locks: [(target: LockTable.Target, mode: LockTable.Mode)])
     case commitPrepared(TransactionID)
     case rollbackPrepared(TransactionID)
-    case epoch(Epoch)
+    case epoch(Epoch, of: NodeID?)
 }
 
 /// The committed and prepared state of a shard: a function of its write-ahead log.
@@ -89,7 +89,9 @@ struct ShardStorage {
         let old: Value
     }
 
+    /// That of all nodes, and the later ones that single nodes were told.
     private(set) var epoch = Epoch(rawValue: 0)
+    private(set) var epochs: [NodeID: Epoch] = [:]
     private(set) var prepared: [TransactionID: Prepared] = [:]
     private(set) var newestTimestamp = Timestamp.zero
     /// Every commit so far, in the order in which they became visible.
@@ -113,7 +115,8 @@ struct ShardStorage {
         case .commitPrepared(let id):
             if let transaction = prepared.removeValue(forKey: id) { commit(transaction.writes) }
         case .rollbackPrepared(let id): prepared[id] = nil
-        case .epoch(let raised): epoch = max(epoch, raised)
+        case .epoch(let raised, nil): epoch = max(epoch, raised)
+        case .epoch(let raised, let node?): epochs[node] = max(raised, epoch(of: node))
         }
     }
 
@@ -130,6 +133,9 @@ struct ShardStorage {
             newestTimestamp = max(newestTimestamp, row.id.commitTimestamp)
         }
     }
+
+    /// Sessions of this node's earlier epochs can't begin.
+    func epoch(of node: NodeID) -> Epoch { max(epoch, epochs[node] ?? epoch) }
 
     /// The row as it stands committed now.
     func row(_ key: RowKey) -> Value {

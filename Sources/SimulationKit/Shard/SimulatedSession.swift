@@ -1,4 +1,5 @@
 import TransactionCore
+import TwoPhaseCommit
 
 /// A transaction open on a shard.
 final class ShardTransaction {
@@ -25,7 +26,7 @@ final class SimulatedSession {
     private unowned let shard: SimulatedShard
     /// Owns the locks that outlive transactions.
     let owner: Int
-    var epoch: Epoch?
+    var incarnation: Incarnation?
     var transaction: ShardTransaction?
     /// An error ended the transaction's work; only ROLLBACK is heard.
     var isFailed = false

@@ -1,4 +1,5 @@
 import TransactionCore
+import TwoPhaseCommit
 
 typealias StatementResult = Result<Answer, TransactionError>
 
@@ -14,11 +15,11 @@ extension SimulatedShard {
             return then(.failure(error(.diskFull, "could not extend file: no space left on device")))
         }
         switch statement {
-        case .openSession(let epoch): then(openSession(epoch, in: session))
+        case .openSession(let incarnation): then(openSession(incarnation, in: session))
         case .takeCoordinatorLock:
             acquire(.coordinator, .exclusive, by: session.owner, timeout: nil) { _ in then(.success(.done)) }
         case .readEpoch: then(.success(.epoch(storage.epoch)))
-        case .raiseEpoch(let epoch, let isAwaited): raiseEpoch(epoch, isAwaited: isAwaited, in: session, then: then)
+        case .raiseEpoch(let epoch, let node, let end): raiseEpoch(epoch, of: node, end, in: session, then: then)
         case .begin:
             session.transaction = ShardTransaction(owner: nextOwner())
             then(.success(.done))
@@ -53,34 +54,40 @@ extension SimulatedShard {
 
     // MARK: Epochs
 
-    private func openSession(_ epoch: Epoch, in session: SimulatedSession) -> StatementResult {
-        guard epoch >= storage.epoch else {
+    private func openSession(_ incarnation: Incarnation, in session: SimulatedSession) -> StatementResult {
+        let told = storage.epoch(of: incarnation.node)
+        guard incarnation.epoch >= told else {
             return .failure(
                 error(
-                    .objectNotInPrerequisiteState, "epoch \(epoch) is over: the shard has been told of \(storage.epoch)"
-                ))
+                    .objectNotInPrerequisiteState,
+                    "epoch \(incarnation.epoch) is over: the shard has been told of \(told)"))
         }
-        session.epoch = epoch
+        session.incarnation = incarnation
         return .success(.done)
     }
 
     private func raiseEpoch(
-        _ epoch: Epoch, isAwaited: Bool, in session: SimulatedSession, then: @escaping (StatementResult) -> Void
+        _ epoch: Epoch, of node: NodeID?, _ end: Statement.SessionsEnd, in session: SimulatedSession,
+        then: @escaping (StatementResult) -> Void
     ) {
-        write(.epoch(epoch), by: session) { [self] in
-            for older in sessions where isOlder(older, than: epoch) { older.terminate() }
-            guard isAwaited else { return then(.success(.done)) }
-            whenEnded(epoch) { then(.success(.done)) }
+        write(.epoch(epoch, of: node), by: session) { [self] in
+            guard end != .left else { return then(.success(.done)) }
+            for older in sessions(before: epoch, of: node) { older.terminate() }
+            guard end == .awaited else { return then(.success(.done)) }
+            whenEnded(epoch, of: node) { then(.success(.done)) }
         }
     }
 
-    private func isOlder(_ session: SimulatedSession, than epoch: Epoch) -> Bool {
-        session.epoch.map { $0 < epoch } ?? false
+    private func sessions(before epoch: Epoch, of node: NodeID?) -> [SimulatedSession] {
+        sessions.filter { session in
+            guard let incarnation = session.incarnation else { return false }
+            return incarnation.epoch < epoch && (node == nil || incarnation.node == node)
+        }
     }
 
-    private func whenEnded(_ epoch: Epoch, then: @escaping () -> Void) {
-        guard sessions.contains(where: { isOlder($0, than: epoch) }) else { return then() }
-        after(millisecond) { [self] in whenEnded(epoch, then: then) }
+    private func whenEnded(_ epoch: Epoch, of node: NodeID?, then: @escaping () -> Void) {
+        guard !sessions(before: epoch, of: node).isEmpty else { return then() }
+        after(millisecond) { [self] in whenEnded(epoch, of: node, then: then) }
     }
 
     // MARK: Locks

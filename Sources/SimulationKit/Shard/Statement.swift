@@ -1,13 +1,14 @@
 import TransactionCore
+import TwoPhaseCommit
 
 /// What a session asks a shard for: the statements of a node, by their effect.
 enum Statement: Hashable {
     /// First of every session of a coordinator: fails once the shard was told of a newer epoch (R6).
-    case openSession(Epoch)
+    case openSession(Incarnation)
     case takeCoordinatorLock
     case readEpoch
-    /// Records the epoch, tells the sessions of older ones to end, and returns when they have, if that is awaited.
-    case raiseEpoch(Epoch, isAwaited: Bool)
+    /// Records the epoch for one node or for all, and ends the sessions of older ones.
+    case raiseEpoch(Epoch, of: NodeID?, SessionsEnd)
     case begin
     case lock(RowKey, LockTable.Mode)
     case update(RowKey, Update)
@@ -25,6 +26,14 @@ enum Statement: Hashable {
     case readNewestTimestamp
     case takeSnapshot
     case read([RowKey], at: Timestamp)
+
+    /// What becomes of the sessions of earlier epochs.
+    enum SessionsEnd: Hashable {
+        case awaited
+        /// They are told to end, and may be about it still.
+        case told
+        case left
+    }
 
     /// How an UPDATE computes the new amount.
     enum Update: Hashable {

@@ -11,6 +11,12 @@ struct FaultRates: Hashable {
     var sessionEnd: Nanoseconds?
     var slowness: Nanoseconds?
     var clockStep: Nanoseconds?
+    /// Nothing gets through between two nodes, one way or both.
+    var peerCut: Nanoseconds?
+    /// Nothing gets through between a node and a shard.
+    var shardCut: Nanoseconds?
+    /// A node is not heard by the metadata, nor hears it.
+    var metadataCut: Nanoseconds?
 }
 
 /// What goes wrong with nodes and shards, and is mended in the end.
@@ -29,6 +35,10 @@ final class FaultInjector: RandomFaults {
             guard let self, !isOver, rates.nodePause != nil, random.chance(0.3) else { return }
             pause(node)
         }
+        cluster.onCommitSent = { [weak self] node, home in
+            guard let self, !isOver, cluster.conditions.hasOneWriter, random.chance(0.3) else { return }
+            cluster.network.cut(node.id, from: home, for: random.number(in: 10 * millisecond...80 * millisecond))
+        }
         repeating(rates.nodeCrash) { [self] in crashNode() }
         repeating(rates.nodePause) { [self] in pauseNode() }
         repeating(rates.shardCrash) { [self] in crashShard() }
@@ -36,6 +46,10 @@ final class FaultInjector: RandomFaults {
         repeating(rates.sessionEnd) { [self] in endSession() }
         repeating(rates.slowness) { [self] in slowShard() }
         repeating(rates.clockStep) { [self] in stepClock() }
+        repeating(rates.peerCut) { [self] in cutPeers() }
+        repeating(rates.shardCut) { [self] in cutShard() }
+        repeating(rates.metadataCut) { [self] in cutMetadata() }
+        if cluster.areSeveral { repeating(10 * millisecond) { [self] in cluster.startMissing() } }
     }
 
     /// Mends everything: shards are up, connections hold, and somebody serves.
@@ -43,31 +57,53 @@ final class FaultInjector: RandomFaults {
         isOver = true
         cluster.network.heal()
         cluster.network.conditions.breakProbability = 0
+        if cluster.areSeveral {
+            cluster.peerNetwork.heal()
+            cluster.metadata.heal()
+        }
         for shard in cluster.shards {
             shard.conditions.refusalProbability = 0
             shard.conditions.slowness = 1
             shard.restart()
         }
-        if cluster.nodes.allSatisfy({ $0.phase == .stopped }) { cluster.startNode() }
+        keepStarted()
+    }
+
+    /// A node that stops from here on, because it was fenced perhaps, is started again.
+    private func keepStarted() {
+        cluster.startMissing()
+        guard cluster.areSeveral else { return }
+        cluster.scheduler.after(20 * millisecond) { [self] in keepStarted() }
+    }
+
+    private func serving() -> SimulatedNode? {
+        let serving = cluster.servingNodes
+        return serving.count > 1 ? random.element(of: serving) : serving.first
     }
 
     private func crashNode() {
-        guard let node = cluster.servingNode else { return }
+        guard let node = serving() else { return }
         cluster.counts.nodeCrashes += 1
         node.stop("crashed")
+        guard !cluster.areSeveral else { return }
         cluster.scheduler.after(random.delay(in: 0...30 * millisecond)) { [self] in
             if !cluster.nodes.contains(where: { $0.phase == .starting }) { cluster.startNode() }
         }
     }
 
     private func pauseNode() {
-        if let node = cluster.servingNode { pause(node) }
+        if let node = serving() { pause(node) }
     }
 
-    /// The process stands still, its locks are lost, and another one takes over.
+    /// The process stands still. If it coordinates alone, its locks are lost and another one takes over; else its
+    /// session may end, and now and then somebody starts another process of the same node.
     private func pause(_ node: SimulatedNode) {
         cluster.counts.nodeCrashes += 1
         node.pause(for: random.delay(in: 10 * millisecond...150 * millisecond))
+        guard !cluster.areSeveral else {
+            if random.chance(0.2) { cluster.startNode(node.id) }
+            return
+        }
         for connection in node.lockConnections { connection.breakOff() }
         cluster.startNode()
     }
@@ -101,6 +137,30 @@ final class FaultInjector: RandomFaults {
 
     /// Somebody sets the clock, by more or less than what the node takes for its uncertainty.
     private func stepClock() {
-        cluster.servingNode?.clock.step(by: random.number(in: -5 * millisecond...5 * millisecond))
+        serving()?.clock.step(by: random.number(in: -5 * millisecond...5 * millisecond))
+    }
+
+    private func cutPeers() {
+        let nodes = cluster.nodeIDs
+        let (one, other) = (random.element(of: nodes), random.element(of: nodes))
+        guard one != other else { return }
+        cluster.counts.partitions += 1
+        let duration = random.delay(in: 5 * millisecond...100 * millisecond)
+        cluster.peerNetwork.cut(from: one, to: other, for: duration)
+        if random.chance(0.5) { cluster.peerNetwork.cut(from: other, to: one, for: duration) }
+    }
+
+    private func cutShard() {
+        cluster.counts.partitions += 1
+        cluster.network.cut(
+            cluster.conditions.hasOneWriter ? cluster.nodeIDs[0] : random.element(of: cluster.nodeIDs),
+            from: random.element(of: cluster.shards).id,
+            for: random.delay(in: 5 * millisecond...100 * millisecond))
+    }
+
+    private func cutMetadata() {
+        cluster.counts.partitions += 1
+        cluster.metadata.cut(
+            random.element(of: cluster.nodeIDs), for: random.delay(in: 5 * millisecond...150 * millisecond))
     }
 }

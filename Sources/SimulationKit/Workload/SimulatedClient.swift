@@ -16,7 +16,7 @@ final class HistoryRecorder {
     }
 }
 
-/// A client: one transaction or read after the other, on the node that serves.
+/// A client: one transaction or read after the other, on a node that serves, and now and then on another.
 final class SimulatedClient {
     let number: Int
     private unowned let cluster: SimulatedCluster
@@ -57,16 +57,31 @@ final class SimulatedClient {
         guard !isClosing else { return }
         cluster.scheduler.after(random.delay(in: thinkNanoseconds)) { [self] in
             guard !isClosing else { return }
-            if node == nil || node?.phase == .stopped || random.chance(0.3) { node = cluster.servingNode }
+            let hasOneWriter = cluster.conditions.hasOneWriter
+            if node == nil || node?.phase == .stopped || hasOneWriter || random.chance(0.3) { chooseNode() }
             guard let node else { return proceed() }
             isIdle = false
             let number = recorder.nextNumber()
             switch workload.operation(number: number, now: cluster.scheduler.now, random: &random) {
             case .transaction(let statements, let isGivenUp):
-                run(statements, isGivenUp: isGivenUp, number: number, on: node)
+                let writer = hasOneWriter ? cluster.servingNodes.first { $0.id == cluster.nodeIDs[0] } : nil
+                self.node = writer ?? node
+                run(statements, isGivenUp: isGivenUp, number: number, on: writer ?? node)
             case .read(let keys, let bound): read(keys, bound: bound, number: number, on: node)
             }
         }
+    }
+
+    /// Looks at once whether another node shows as well what this client has just seen or been told.
+    private func lookElsewhere(at keys: [RowKey]) {
+        chooseNode()
+        guard !isClosing, let node else { return proceed() }
+        read(keys, bound: .strong, number: recorder.nextNumber(), on: node)
+    }
+
+    private func chooseNode() {
+        let serving = cluster.servingNodes
+        node = serving.count > 1 ? random.element(of: serving) : serving.first
     }
 
     /// Lets `body` happen at the node, a message later.
@@ -100,6 +115,7 @@ final class SimulatedClient {
                         number: number, client: self.number, bound: bound, begun: begun, ended: cluster.scheduler.now,
                         timestamp: timestamp,
                         observations: zip(keys, values).map { Observation(key: $0, value: $1) }))
+                if bound != .strong, cluster.areSeveral, random.chance(0.7) { return lookElsewhere(at: keys) }
             }
             proceed()
         }
@@ -214,15 +230,16 @@ final class SimulatedClient {
     /// Asks what became of a transaction until somebody knows (R5).
     private func ask(for id: TransactionID, index: Int) {
         guard !isClosing else { return proceed() }
-        cluster.scheduler.after(random.number(in: 5 * millisecond...40 * millisecond)) { [self] in
-            guard let node = cluster.servingNode else { return ask(for: id, index: index) }
-            self.node = node
+        cluster.scheduler.after(random.number(in: cluster.conditions.askingNanoseconds)) { [self] in
+            chooseNode()
+            guard let node else { return ask(for: id, index: index) }
             let end = ending { [self] (decision: Decision?) in
                 guard let decision else { return ask(for: id, index: index) }
                 recorder.transactions[index].resolution = decision
                 recorder.transactions[index].ended = cluster.scheduler.now
                 note("found: \(decision)", recorder.transactions[index].number, id.commitTimestamp)
-                proceed()
+                guard decision == .commit, cluster.areSeveral else { return proceed() }
+                lookElsewhere(at: recorder.transactions[index].written)
             }
             setPatience { end(nil) }
             send(to: node) { node.outcome(of: id, then: end) }
