@@ -4,38 +4,70 @@ import Placement
 import ShardBackend
 import TransactionCore
 import TransactionEngine
+import TwoPhaseCommit
 
 /// The catalog that statements are planned by, and its changes. Confined to the engine's event loop.
 ///
 /// A statement that was planned before a change of the schema and runs after it could go to the wrong shard. So a
 /// transaction remembers the versions it planned by, and commits only if they are still the newest or the tables it
-/// used are as they were (``isCurrent(_:tables:)``); while a change commits, nothing is planned.
+/// used are as they were (``isCurrent(_:tables:)``); while a change commits, here or on another node, nothing is
+/// planned (`CatalogHolds`).
 actor SchemaCatalog: LoopActor {
     private let engine: TransactionEngine
     private(set) var current: Catalog
-    /// A change is committing; those who want to plan wait.
-    private var isChanging = false
+    /// A change is committing, of this node.
+    private var isCommitting = false
+    /// Reads the catalog anew, and once more when that is wanted meanwhile.
+    private var reloading: Task<Void, Never>?
+    private var needsReload = false
+    /// That everybody holds for the change that is to be committed.
+    private var mayChange = false
+    private var holds: CatalogHolds
     private var waiters: [UnsafeContinuation<Void, Never>] = []
 
     nonisolated var loop: EventLoop { engine.loop }
     nonisolated var unownedExecutor: UnownedSerialExecutor { engine.unownedExecutor }
 
+    /// How long all other nodes have to hold.
+    private static let holdTimeout = Duration.seconds(10)
+
     /// Reads the catalog, and gives a new cluster its map of buckets.
     init(_ engine: TransactionEngine) async throws {
         self.engine = engine
+        holds = CatalogHolds(peers: [])
         var document = try await CatalogDocument.read(from: engine)
         if document.buckets == nil {
             try await Self.storeBuckets(of: engine)
             document = try await CatalogDocument.read(from: engine)
         }
         current = try document.catalog(version: 1)
+        listenToPeers()
     }
+
+    /// Plans nothing until all peers have said that they change nothing. Whoever comes later asks before it does.
+    private func listenToPeers() {
+        let peers = engine.onLoop { engine in
+            engine.hear(self)
+            return engine.peerIncarnations
+        }
+        holds = CatalogHolds(peers: peers)
+        perform(holds.ticked())
+    }
+
+    /// Nothing is to be planned.
+    private var isChanging: Bool { isCommitting || reloading != nil || holds.isHeld }
 
     /// The newest catalog, once no change is committing.
     func settled() async -> Catalog {
-        // Ended by the commit of the change, which its own deadlines bound.
+        // Ended by the commit of the change, which its own deadlines bound, or by the end of the node that commits it.
         while isChanging { await withUnsafeContinuation { waiters.append($0) } }
         return current
+    }
+
+    private func wakeWaiters() {
+        let resumed = waiters
+        waiters = []
+        for waiter in resumed { waiter.resume() }
     }
 
     /// The newest catalog; nil while a change is committing.
@@ -43,10 +75,11 @@ actor SchemaCatalog: LoopActor {
 
     /// Commits a transaction that has changed the schema and holds the locks for it, and reads the catalog anew.
     func commitChange(of writer: ReadWriteTransaction) async throws(TransactionError) -> Timestamp {
-        while isChanging { await withUnsafeContinuation { waiters.append($0) } }
-        isChanging = true
+        while isCommitting || reloading != nil { await withUnsafeContinuation { waiters.append($0) } }
+        isCommitting = true
         let outcome: Result<Timestamp, TransactionError>
         do throws(TransactionError) {
+            try await haveOthersHold(before: writer)
             let timestamp = try await writer.commit()
             outcome = .success(timestamp)
             // A shard that does not get there in time says so itself to those who ask for the tables.
@@ -55,17 +88,28 @@ actor SchemaCatalog: LoopActor {
             outcome = .failure(error)
         }
         // Also after a failure, whose outcome may be unknown.
-        do {
-            try await reload()
-        } catch {
-            // Planning by the former catalog is wrong; by one of no tables it is refused.
-            current = Catalog(version: current.version + 1, tables: [], buckets: current.buckets)
-        }
-        isChanging = false
-        let resumed = waiters
-        waiters = []
-        for waiter in resumed { waiter.resume() }
+        await startReload().value
+        // Whoever appears and asks in between would be told that nothing is under way, so there is no in between.
+        perform(holds.endChange(among: engine.onLoop { $0.peerIncarnations }))
+        isCommitting = false
+        wakeWaiters()
         return try outcome.get()
+    }
+
+    /// Waits until no other node plans anything.
+    private func haveOthersHold(before writer: ReadWriteTransaction) async throws(TransactionError) {
+        mayChange = false
+        perform(holds.beginChange(among: engine.onLoop { $0.peerIncarnations }))
+        let deadline = ContinuousClock.now + Self.holdTimeout
+        while !mayChange {
+            guard ContinuousClock.now < deadline, (try? await loop.sleep(for: .milliseconds(1))) != nil else {
+                await writer.rollback()
+                throw TransactionError(
+                    .lockNotAvailable, "the schema was not changed: other nodes did not answer",
+                    detail: holds.unanswering.map(\.description).joined(separator: "; "),
+                    hint: "try again when they are reachable or gone")
+            }
+        }
     }
 
     /// What reads the catalog, one JSON document.
@@ -82,9 +126,9 @@ actor SchemaCatalog: LoopActor {
         }
     }
 
-    /// Whether `tables` are as they were in `catalog`.
-    func isCurrent(_ catalog: Catalog, tables: Set<TableName>) -> Bool {
-        if isChanging { return false }
+    /// Whether `tables` are as they were in `catalog`, once no change is committing.
+    func isCurrent(_ catalog: Catalog, tables: Set<TableName>) async -> Bool {
+        while isChanging { await withUnsafeContinuation { waiters.append($0) } }
         return catalog.version == current.version
             || tables.allSatisfy { catalog.tables[$0] == current.tables[$0] } && catalog.buckets == current.buckets
     }
@@ -102,9 +146,33 @@ actor SchemaCatalog: LoopActor {
             }
     }
 
-    private func reload() async throws {
+    /// One at a time, so that what was read last is what is kept.
+    private func startReload() -> Task<Void, Never> {
+        needsReload = true
+        if let reloading { return reloading }
+        let task = Task(executorPreference: loop) { await self.reloadWhileNeeded() }
+        reloading = task
+        return task
+    }
+
+    private func reloadWhileNeeded() async {
+        while needsReload { await reload() }
+        reloading = nil
+        wakeWaiters()
+    }
+
+    /// Nothing is planned until it is read: the former one may be wrong.
+    private func reload() async {
+        needsReload = false
         await engine.forgetNumbers()
-        current = try await CatalogDocument.read(from: engine).catalog(version: current.version + 1)
+        while await !engine.isStopped {
+            do {
+                current = try await CatalogDocument.read(from: engine).catalog(version: current.version + 1)
+                return
+            } catch {
+                try? await loop.sleep(for: .milliseconds(50))
+            }
+        }
     }
 
     private static func storeBuckets(of engine: TransactionEngine) async throws {
@@ -117,6 +185,30 @@ actor SchemaCatalog: LoopActor {
             """, [.int64(Int64(map.version)), .text(shards), .text(owners)], isPrepared: false)
         _ = try await engine.transaction { transaction in
             for shard in engine.shards { _ = try await transaction.execute(statement, on: shard) }
+        }
+    }
+}
+
+// MARK: Changes on other nodes
+
+extension SchemaCatalog: CatalogPeer {
+    nonisolated var unanswering: [Incarnation] { onLoop { $0.holds.unanswering } }
+
+    nonisolated func received(_ message: CatalogHolds.Message, from peer: Incarnation) {
+        onLoop { $0.perform($0.holds.received(message, from: peer)) }
+    }
+
+    nonisolated func fenced(_ peer: Incarnation) { onLoop { $0.perform($0.holds.fenced(peer)) } }
+
+    nonisolated func ticked() { onLoop { $0.perform($0.holds.ticked()) } }
+
+    private func perform(_ actions: [CatalogHolds.Action]) {
+        for action in actions {
+            switch action {
+            case .send(let message, let peer): engine.onLoop { $0.tell(message, to: peer) }
+            case .mayChange: mayChange = true
+            case .reload: _ = startReload()
+            }
         }
     }
 }

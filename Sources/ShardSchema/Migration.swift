@@ -17,6 +17,7 @@ public struct Migration: Hashable, Sendable {
             ("0005_session_views.sql", PackageResources._005_session_views_sql),
             ("0006_copy.sql", PackageResources._006_copy_sql),
             ("0007_shard_timeline.sql", PackageResources._007_shard_timeline_sql),
+            ("0008_fencing.sql", PackageResources._008_fencing_sql),
         ]
         return files.enumerated().map { index, file in
             Migration(number: index + 1, name: file.0, sql: String(decoding: file.1, as: UTF8.self))

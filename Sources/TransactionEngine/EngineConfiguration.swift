@@ -44,9 +44,8 @@ public struct EngineConfiguration: Sendable {
     public var sweepInterval: Duration = .seconds(1)
     /// How long a starting engine waits for another coordinator to let go of the shards.
     public var takeoverTimeout: Duration = .seconds(5)
-    /// Where nodes elect the coordinator: whether this one is elected now, so that a predecessor, which may be cut off
-    /// or stand still, is to lose its locks on the shards. Without it a predecessor keeps them until it ends.
-    public var isElected: @Sendable () async -> Bool = { false }
+    /// Where several nodes coordinate the same shards at once; nil for the only one.
+    public var coordination: Coordination?
     /// How far ahead of the present a read timestamp may lie; such a read waits until it has passed.
     public var readAheadMax: Duration = .seconds(10)
     /// What tests do at the named moments of a commit.

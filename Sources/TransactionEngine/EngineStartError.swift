@@ -11,6 +11,9 @@ public struct EngineStartError: ReportedError, Hashable, Sendable {
     public var detail: String?
     /// The next step.
     public var hint: String?
+    /// The newest epoch of this node that the shards know, when the one it came with is no newer: it may start again in
+    /// one above.
+    public var newestEpoch: Epoch?
 
     public init(_ sqlState: SQLState, _ message: String, detail: String? = nil, hint: String? = nil) {
         self.sqlState = sqlState

@@ -37,13 +37,29 @@ struct OrphanRecovery: Sendable {
     /// Applies a decision on `shard`. A transaction that is not prepared there has been settled before.
     func apply(_ decided: DecidedTransaction, on shard: ShardID) async throws(ShardError) {
         do throws(ShardError) {
-            _ = try await run([Statement.apply(decided)], on: shard)
+            try await applyWhenFree(decided, on: shard)
         } catch {
             guard error.sqlState == .undefinedObject else { throw error }
             guard decided.decision == .commit, try await !isLogged(decided.id, on: shard) else { return }
             // Neither prepared nor committed: the shard has lost what it had flushed.
             logger.critical(
                 "shard \(shard) has lost its part of the committed transaction \(decided.id): restore it from a backup")
+        }
+    }
+
+    /// Nodes may settle the same transaction at once. PostgreSQL then refuses all but the first, until that one's
+    /// answer has come from the synchronous standby too.
+    private func applyWhenFree(_ decided: DecidedTransaction, on shard: ShardID) async throws(ShardError) {
+        let deadline = ContinuousClock.now + timeout
+        while true {
+            do throws(ShardError) {
+                _ = try await run([Statement.apply(decided)], on: shard)
+                return
+            } catch {
+                guard error.sqlState == .objectNotInPrerequisiteState, .now < deadline,
+                    (try? await control[shard]!.loop.sleep(until: .now + .milliseconds(20))) != nil
+                else { throw error }
+            }
         }
     }
 
@@ -54,18 +70,21 @@ struct OrphanRecovery: Sendable {
         logger.notice("recovered \(id) on shard \(shard): \(decided.decision)")
     }
 
-    /// What stands prepared on `shard`, is of `epoch` or an earlier one, and is not in `live`. What is of a later epoch
-    /// has a coordinator that came after the caller.
+    /// What stands prepared on `shard` and nobody coordinates: what is of `fenced` epochs, and of the incarnation `own`
+    /// what is not in `live`. The rest is other nodes' own.
     func orphans(
-        on shard: ShardID, upTo epoch: Epoch, live: @Sendable () async -> Set<TransactionID>
+        on shard: ShardID, fenced: FencedEpochs, own: Incarnation? = nil,
+        live: @Sendable () async -> Set<TransactionID> = { [] }
     ) async throws(ShardError) -> [TransactionID] {
         // Listed before the live ones are asked for: see ``Recovery/orphans(among:live:)``.
         let prepared = try await prepared(on: shard)
         guard !prepared.isEmpty else { return [] }
-        return Recovery.orphans(among: prepared, live: await live()).filter { $0.epoch <= epoch }
+        return Recovery.orphans(among: prepared, live: await live())
+            .filter { fenced.contains($0) || Incarnation($0.node, $0.epoch) == own }
     }
 
-    private func readDecision(of id: TransactionID) async throws(ShardError) -> Decision? {
+    /// The decision of the transaction's home shard, if there is one.
+    func readDecision(of id: TransactionID) async throws(ShardError) -> Decision? {
         guard let row = try await run([ShardSchema.decision(of: id)], on: id.home)[0].first else { return nil }
         return try row.bool(0) ? .commit : .abort
     }

@@ -8,8 +8,8 @@ import TransactionCore
 ///
 /// Servers of a shard are told apart by their timeline, which PostgreSQL raises whenever a standby is promoted. Three
 /// rules, on one loop so that no step comes between a look and what follows from it:
-/// - *Never back*: a server whose timeline is older than one seen before is a former primary, and is refused.
-/// - *One at a time*: the first session on a newer timeline closes all those on older ones.
+/// - *Never back*: a server whose timeline is older than one seen or heard of is a former primary, and is refused.
+/// - *One at a time*: the first session on a newer timeline, or the first word of it, closes all those on older ones.
 /// - *Taken over first*: sessions that serve clients wait until the newest timeline has been taken over; see
 ///   `TransactionEngine.takeOver(_:of:by:)` for what is done meanwhile.
 actor ShardPrimary: LoopActor {
@@ -17,7 +17,7 @@ actor ShardPrimary: LoopActor {
     nonisolated let shard: ShardID
     private let logger: Logger
 
-    /// The newest timeline seen; 0 before any.
+    /// The newest timeline seen or heard of; 0 before any.
     private(set) var newest: Int64 = 0
     /// The timeline whose server serves clients; 0 before any.
     private(set) var takenOver: Int64 = 0
@@ -76,16 +76,22 @@ actor ShardPrimary: LoopActor {
         }
     }
 
-    /// Has every session of an older timeline end before anything is done on the newer one.
     private func seen(_ timeline: Int64, by connection: ShardConnection) throws(ShardError) {
         guard timeline >= newest else { throw formerPrimary(timeline) }
+        heard(of: timeline)
+        sessions.append((connection, timeline))
+    }
+
+    /// The shard has come to that timeline, as somebody knows who has been there. Has every session of an older one end
+    /// before anything is done on the newer one.
+    func heard(of timeline: Int64) {
+        guard timeline >= newest else { return }
         let former = sessions.filter { $0.timeline < timeline }
         sessions = sessions.filter { $0.timeline == timeline && $0.connection.onLoop { $0.isOpen } }
         if newest > 0, timeline > newest {
             logger.notice("shard \(shard) has a new primary, on timeline \(timeline) instead of \(newest)")
         }
         newest = timeline
-        sessions.append((connection, timeline))
         for session in former { session.connection.onLoop { $0.close() } }
     }
 

@@ -4,20 +4,23 @@ import Logging
 import ShardBackend
 import ShardSchema
 import TransactionCore
+import TwoPhaseCommit
 
 /// How a coordinator takes over a cluster, before it serves anyone.
 ///
 /// The order is what carries correctness (R4, R6, R8):
-/// 1. *Lock* every shard: no other coordinator starts from here on, and the former one's locks are gone.
-/// 2. *Raise the epoch* on every shard: the former coordinator opens no session any more.
-/// 3. *End its sessions* and see them gone: what it was about to do is done now, or never will be.
-/// 4. *Raise it again*: the answer comes when the synchronous standby has all that those sessions had committed, also
-///    what they did not wait for any more.
-/// 5. *Settle* everything prepared: after 3 nothing can become prepared any more, so nothing is left out.
-/// 6. Only then the *newest timestamp* is read: after 5 no transaction with an older timestamp can become visible.
+/// 1. *Lock* every shard: who coordinates alone keeps everybody out from here on, and what is not alone keeps him out.
+/// 2. *Choose the epoch* above all that the shards know of the node, and find out which epochs of which nodes are over:
+///    see ``Takeover/fencedEpochs(knowing:_:_:)``.
+/// 3. *Raise the epoch* on every shard.
+/// 4. *Fence* what is over, on every shard: ``Fencing`` says how. Nothing of it is prepared any more, or can be.
+/// 5. Only then the *newest timestamp* is read: after 4 no transaction of those with an older timestamp can become
+///    visible. What live nodes choose is agreed on with them (``ClosedTimestamps``).
 struct Takeover: Sendable {
     let configuration: EngineConfiguration
     let epoch: Epoch
+    /// What is over on every shard.
+    let fencedEpochs: FencedEpochs
     let primaries: [ShardID: ShardPrimary]
     let pools: [ShardID: ShardPools]
     let recovery: OrphanRecovery
@@ -41,22 +44,23 @@ struct Takeover: Sendable {
             // One order for all coordinators, so that two that start at once don't lock each other out for ever.
             for shard in configuration.shards.sorted(by: { $0.id < $1.id }) {
                 let lock = try configuration.lock(of: primaries[shard.id]!)
-                locks[shard.id] = try await lock.acquire(
-                    deadline: deadline, mayEvict: configuration.isElected)
+                locks[shard.id] = try await lock.acquire(deadline: deadline)
                 try await checkIdentity(shard.id, locks[shard.id]!)
             }
             let timelines = try await checkTimelines(locks)
-            let epoch = try await raiseEpoch(configuration, timelines, locks)
+            let known = try await newestEpochs(locks)
+            let epoch = try epoch(above: known, configuration)
+            let fenced = try await fencedEpochs(knowing: known, epoch, configuration)
+            try await begin(epoch, of: configuration.node, timelines, locks)
             control = try configuration.controlPools(of: primaries, logger: logger)
             let recovery = OrphanRecovery(control: control, timeout: configuration.statementTimeout, logger: logger)
-            var settled = 0
-            for shard in locks.keys.sorted() { settled += try await settle(shard, upTo: epoch, recovery) }
+            let settled = try await fence(fenced, locks, Fencing(recovery: recovery))
             for (shard, timeline) in timelines {
                 await primaries[shard]!.tookOver(timeline)
                 try await warnOfAsynchronousStandbys(configuration, shard, locks[shard]!, logger)
             }
             return Takeover(
-                configuration: configuration, epoch: epoch, primaries: primaries,
+                configuration: configuration, epoch: epoch, fencedEpochs: fenced, primaries: primaries,
                 pools: try configuration.pools(epoch: epoch, control: control, of: primaries, logger: logger),
                 recovery: recovery, locks: locks, newest: try await newestTimestamp(locks, clock, loop),
                 settled: settled)
@@ -132,62 +136,110 @@ struct Takeover: Sendable {
             """)
     }
 
-    /// Makes the epoch one above all earlier ones, tells every shard, and ends the sessions of earlier epochs.
-    private static func raiseEpoch(
-        _ configuration: EngineConfiguration, _ timelines: [ShardID: Int64], _ locks: [ShardID: ShardConnection]
-    ) async throws(EngineStartError) -> Epoch {
-        var newest: Int64 = 0
-        for shard in locks.keys.sorted() {
-            let epochs = try await query(ShardSchema.newestEpoch, on: shard, locks[shard]!) { row throws(ShardError) in
-                try row.int64(0)
+    /// The newest epoch of each node that any shard knows: what it was told, and what stands prepared there.
+    private static func newestEpochs(
+        _ locks: [ShardID: ShardConnection]
+    ) async throws(EngineStartError) -> [NodeID: Epoch] {
+        var known: [NodeID: Epoch] = [:]
+        for (shard, lock) in locks {
+            let told = try await query(ShardSchema.newestEpochs, on: shard, lock) { row throws(ShardError) in
+                (NodeID(rawValue: UInt16(try row.int64(0)))!, Epoch(rawValue: try row.int64(1)))
             }
-            newest = max(newest, epochs[0])
+            let prepared = try await query(ShardSchema.preparedTransactions, on: shard, lock) {
+                row throws(ShardError) in TransactionID(try row.text(0)).map { ($0.node, $0.epoch) }
+            }
+            known.merge(told + prepared.compactMap(\.self), uniquingKeysWith: max)
         }
-        let epoch = Epoch(rawValue: newest + 1)
-        let raise = ShardSchema.raiseEpoch(of: configuration.node, to: epoch)
-        let records = timelines.map { ShardSchema.recordTimeline($0.value, of: $0.key) }
-        for shard in locks.keys.sorted() { try await change([raise] + records, on: shard, locks[shard]!) }
-        for shard in locks.keys.sorted() {
-            try await endSessions(before: epoch, on: shard, locks[shard]!)
-            try await change([raise], on: shard, locks[shard]!)
-        }
-        return epoch
+        return known
     }
 
-    static func endSessions(
-        before epoch: Epoch, on shard: ShardID, _ connection: ShardConnection
-    ) async throws(EngineStartError) {
-        let end = ShardSchema.endEarlierSessions(than: epoch)
-        let survivors = try await query(end, on: shard, connection) { _ in true }
-        guard survivors.isEmpty else {
+    private static func epoch(
+        above known: [NodeID: Epoch], _ configuration: EngineConfiguration
+    ) throws(EngineStartError) -> Epoch {
+        guard let coordination = configuration.coordination else {
+            return Epoch(rawValue: (known.values.max()?.rawValue ?? 0) + 1)
+        }
+        let own = coordination.incarnation
+        guard let newest = known[own.node], newest >= own.epoch else { return own.epoch }
+        var error = EngineStartError(
+            .objectNotInPrerequisiteState, "epoch \(own.epoch) of node \(own.node) is not new",
+            detail: "the shards know its epoch \(newest)", hint: "start it in an epoch above that one")
+        error.newestEpoch = newest
+        throw error
+    }
+
+    /// What is over: all earlier epochs of the node itself; of every other one whatever the shards know, where this
+    /// coordinates alone; among several, what is older than the incarnation that is present.
+    ///
+    /// A node gets its epoch (*E*), makes itself known to the others (*P*), and raises the epoch on the shards (*S*).
+    /// Here the shards were read, and all epochs that were given by the time of the list of peers (*K*), before it is
+    /// asked who is present (*Q*). An epoch that *K* found on a shard has its *P* before *Q*, so the node is present
+    /// then or its incarnation is over. The list of peers alone does not tell: it may be from before *P*. One that *K*
+    /// found only to be given may have its *P* to come; it finds this node present, and itself fenced. That costs it a
+    /// life. Left out, one that had its *P*, stood still, and lost its presence would wake up to shards that don't know
+    /// that it is over, and to peers who don't know of it.
+    private static func fencedEpochs(
+        knowing known: [NodeID: Epoch], _ epoch: Epoch, _ configuration: EngineConfiguration
+    ) async throws(EngineStartError) -> FencedEpochs {
+        var fenced = FencedEpochs()
+        let given = (configuration.coordination?.newest ?? []).map { ($0.node, $0.epoch) }
+        for (node, newest) in known.merging(given, uniquingKeysWith: max) where node != configuration.node {
+            let earlier = Incarnation(node, newest.predecessor)
+            if let peer = configuration.coordination?.peers.first(where: { $0.node == node }) {
+                fenced.insert(Incarnation(node, min(newest, peer.epoch.predecessor)))
+            } else if try await isPresent(Incarnation(node, newest), configuration) {
+                fenced.insert(earlier)
+            } else {
+                fenced.insert(Incarnation(node, newest))
+            }
+        }
+        fenced.insert(Incarnation(configuration.node, epoch.predecessor))
+        return fenced
+    }
+
+    private static func isPresent(
+        _ incarnation: Incarnation, _ configuration: EngineConfiguration
+    ) async throws(EngineStartError) -> Bool {
+        guard let coordination = configuration.coordination else { return false }
+        do {
+            return try await coordination.isPresent(incarnation)
+        } catch {
             throw EngineStartError(
-                .objectNotInPrerequisiteState, "sessions of an earlier coordinator on shard \(shard) do not end",
-                detail: "\(survivors.count) are left",
-                hint: "end them by hand: see pg_stat_activity for application_name like 'meridian node%'")
+                .connectionFailure, "whether \(incarnation) is present can't be found out", detail: "\(error)",
+                hint: "see whether most of the cluster's nodes reach each other")
         }
     }
 
-    /// Runs statements whose effects are relied on, so that the synchronous standby must have them.
-    static func change(
-        _ statements: [SQLStatement], on shard: ShardID, _ connection: ShardConnection
+    /// Raises the node's epoch on every shard, and tells it of all timelines.
+    private static func begin(
+        _ epoch: Epoch, of node: NodeID, _ timelines: [ShardID: Int64], _ locks: [ShardID: ShardConnection]
     ) async throws(EngineStartError) {
-        do throws(ShardError) {
-            _ = try await connection.runUncancelled([Statement.flushCommits] + statements, within: .seconds(30))
-        } catch {
-            throw EngineStartError(error, shard: shard)
+        let records = timelines.sorted { $0.key < $1.key }.map { ShardSchema.recordTimeline($0.value, of: $0.key) }
+        for (shard, lock) in locks.sorted(by: { $0.key < $1.key }) {
+            do throws(ShardError) {
+                // One by one: nodes that start together lock these rows in different orders.
+                try await Fencing.change([ShardSchema.raiseEpoch(of: node, to: epoch)], by: lock)
+                try await Fencing.change(records, by: lock)
+            } catch {
+                throw EngineStartError(error, shard: shard)
+            }
         }
     }
 
-    private static func settle(
-        _ shard: ShardID, upTo epoch: Epoch, _ recovery: OrphanRecovery
+    /// Returns how many prepared transactions were settled.
+    private static func fence(
+        _ fenced: FencedEpochs, _ locks: [ShardID: ShardConnection], _ fencing: Fencing
     ) async throws(EngineStartError) -> Int {
-        do throws(ShardError) {
-            let orphans = try await recovery.orphans(on: shard, upTo: epoch, live: { [] })
-            for id in orphans { try await recovery.settle(id, on: shard) }
-            return orphans.count
-        } catch {
-            throw EngineStartError(error, shard: shard)
+        var settled = 0
+        for (shard, lock) in locks.sorted(by: { $0.key < $1.key }) {
+            do throws(ShardError) {
+                try await Fencing.endSessions(of: fenced, by: lock)
+                settled += try await fencing.settle(fenced, on: shard)
+            } catch {
+                throw EngineStartError(error, shard: shard)
+            }
         }
+        return settled
     }
 
     private static func newestTimestamp(

@@ -85,11 +85,13 @@ extension TransactionEngine {
         let ordered = sessions.filter(\.isUnpreparable) + sessions.filter { !$0.isUnpreparable }
         let written = ordered.filter(\.isWritten).map(\.shard)
         let now: TimestampInterval
-        do throws(ClockError) {
-            now = try clock.now()
+        do throws(TransactionError) {
+            // Checked in the step in which it is chosen.
+            while !peers.isActive { try await activate() }
+            now = try present()
         } catch {
             await rollback(sessions)
-            throw error.transactionError
+            throw error
         }
         // R1: the locks are held and the client has asked for commit; choosing enters the in-flight set (R8).
         let timestamp = tracker.choose(at: now, writing: written)
@@ -140,7 +142,10 @@ extension TransactionEngine {
     private func perform(_ actions: [Coordinator.Action], _ run: CommitRun) {
         for action in actions {
             switch action {
-            case .retire(let shard): retire(run.id.commitTimestamp, on: shard)
+            case .retire(let shard):
+                // Whoever reads what it wrote has seen a commit, whether its client was told or not (R9).
+                if run.isCommitted { tracker.acknowledged(run.id.commitTimestamp) }
+                retire(run.id.commitTimestamp, on: shard)
             case .answer(let answer): self.answer(answer, run)
             case .waitOut, .prepare, .confirm, .commitHome, .findDecision, .apply, .rollback, .release:
                 // A task that does not prefer the loop would come back from every wait by way of another thread.
@@ -166,7 +171,13 @@ extension TransactionEngine {
     }
 
     private func retire(_ timestamp: Timestamp, on shard: ShardID) {
-        for waiter in tracker.retire(timestamp, on: shard) {
+        release(tracker.retire(timestamp, on: shard))
+        perform(peers.retired(timestamp, on: shard))
+    }
+
+    /// The reads may take their snapshots.
+    func release(_ waiters: [SafeTimeTracker.WaiterID]) {
+        for waiter in waiters {
             if let id = readWaiters.removeValue(forKey: waiter) { waits.end(id, .granted) }
         }
     }

@@ -6,7 +6,7 @@ import TwoPhaseCommit
 
 /// Whoever has sessions on several shards that may wait for others' locks: a node of the wait-for graph.
 protocol LockOwner: Actor {
-    /// The later it begins, the larger.
+    /// Unique in the cluster. The later it begins, the larger, as far as the nodes' clocks agree.
     nonisolated var number: UInt64 { get }
 
     /// Ends the waits of its sessions; they fail with `reason`.
@@ -20,6 +20,8 @@ protocol LockOwner: Actor {
 extension TransactionEngine {
     /// How often it is looked whether anyone waits, and how long one waits before the shards are asked.
     private static let deadlockInterval = Duration.milliseconds(200)
+    /// How long peers have to say whose sessions are theirs.
+    private static let peersPatience = Duration.milliseconds(200)
 
     /// Looks for deadlocks until the engine stops: each is seen twice, so it lasts three intervals at most.
     func detectDeadlocks() async {
@@ -31,34 +33,59 @@ extension TransactionEngine {
                 continue
             }
             let graph = await waitForGraph()
-            for (victim, cycle) in graph.intersection(earlier).victims() { await abort(victim, in: cycle) }
+            for (victim, cycle) in graph.intersection(earlier).victims() {
+                if owner(victim) == nil { tellPeers(.deadlock(cycle)) } else { abortFirst(of: cycle) }
+            }
             earlier = graph
         }
     }
 
     private func waitForGraph() async -> WaitForGraph {
-        var graph = WaitForGraph()
+        var waits: [(waiter: SessionID, blocker: SessionID)] = []
         for shard in shards {
             // A shard that can't be asked has no say: its waits end by their deadlines.
             guard let rows = try? await recovery.run([ShardSchema.waits], on: shard)[0] else { continue }
             for row in rows {
-                guard let waiter = try? row.int64(0), let blocker = try? row.int64(1),
-                    let waiting = owner(of: Int32(waiter), on: shard),
-                    let blocking = owner(of: Int32(blocker), on: shard)
-                else { continue }
-                graph.add(WaitForGraph.Edge(waiter: waiting.number, blocker: blocking.number))
+                guard let waiter = try? row.int64(0), let blocker = try? row.int64(1) else { continue }
+                waits.append((SessionID(shard, Int32(waiter)), SessionID(shard, Int32(blocker))))
             }
+        }
+        await findPeersOwners(of: waits.flatMap { [$0.waiter, $0.blocker] })
+        var graph = WaitForGraph()
+        for wait in waits {
+            guard let waiter = number(of: wait.waiter), let blocker = number(of: wait.blocker) else { continue }
+            graph.add(WaitForGraph.Edge(waiter: waiter, blocker: blocker))
         }
         return graph
     }
 
-    private func abort(_ victim: UInt64, in cycle: [UInt64]) async {
-        guard let owner = owner(victim) else { return }
+    /// The number of the transaction that works in that session, here or on another node.
+    private func number(of session: SessionID) -> UInt64? {
+        owner(of: session.process, on: session.shard)?.number ?? peerWork.owners[session]
+    }
+
+    /// Asks peers about the sessions that are nobody's here.
+    private func findPeersOwners(of sessions: [SessionID]) async {
+        peerWork.owners = [:]
+        let strangers = Set(sessions.filter { owner(of: $0.process, on: $0.shard) == nil })
+        guard !strangers.isEmpty else { return }
+        peerWork.ownersMissing = Set(peers.peerIncarnations)
+        tellPeers(.findOwners(Array(strangers)))
+        let deadline = ContinuousClock.now + Self.peersPatience
+        while !peerWork.ownersMissing.isEmpty, .now < deadline {
+            guard (try? await loop.sleep(for: .milliseconds(2))) != nil else { return }
+        }
+    }
+
+    /// Ends the first of the transactions, each of which waits for the next one, wherever it is: its own node may have
+    /// no reason to look.
+    func abortFirst(of cycle: [UInt64]) {
+        guard let victim = cycle.first, let owner = owner(victim) else { return }
         let chain = (cycle + [victim]).map { "transaction \($0)" }.joined(separator: " waits for ")
-        await owner.abortWaiting(
-            because: TransactionError(
-                .deadlockDetected, "deadlock detected across shards", detail: chain,
-                hint: "the transaction might succeed if retried"))
+        let reason = TransactionError(
+            .deadlockDetected, "deadlock detected across shards", detail: chain,
+            hint: "the transaction might succeed if retried")
         statistics.deadlocks += 1
+        Task(executorPreference: loop) { await owner.abortWaiting(because: reason) }
     }
 }

@@ -16,15 +16,18 @@ extension TransactionEngine {
         guard await primary.takenOver < timeline else { return }
         let open = ShardSchema.openSession(node: configuration.node, epoch: epoch)
         let raise = ShardSchema.raiseEpoch(of: configuration.node, to: epoch)
-        try await Takeover.change([open, raise], on: shard, lock)
-        try await Takeover.endSessions(before: epoch, on: shard, lock)
+        do throws(ShardError) {
+            try await Fencing.change([open, raise], by: lock)
+            try await Fencing.endSessions(of: fencedEpochs, by: lock)
+        } catch {
+            throw EngineStartError(error, shard: shard)
+        }
         try await record(timeline, of: shard)
         do throws(ShardError) {
-            let left = try await recovery.orphans(on: shard, upTo: epoch) { await self.liveTransactions(on: shard) }
-            for id in left {
-                try await recovery.settle(id, on: shard)
-                statistics.recovered += 1
+            let left = try await recovery.orphans(on: shard, fenced: fencedEpochs, own: incarnation) {
+                await self.liveTransactions(on: shard)
             }
+            statistics.recovered += try await Fencing(recovery: recovery).settle(left, on: shard)
         } catch {
             throw EngineStartError(error, shard: shard)
         }
@@ -37,20 +40,16 @@ extension TransactionEngine {
     /// Tells the shards, and at least one that is another: a coordinator that starts later is to refuse the former
     /// primary. Another one that knows a later epoch shows that this engine is fenced, which the standby may not know.
     private func record(_ timeline: Int64, of shard: ShardID) async throws(EngineStartError) {
-        let statements = [
-            ShardSchema.openSession(node: configuration.node, epoch: epoch),
-            ShardSchema.recordTimeline(timeline, of: shard),
-        ]
+        let record = ShardSchema.recordTimeline(timeline, of: shard)
         var others = 0
         var failure: EngineStartError?
         for witness in shards {
             do throws(ShardError) {
-                _ = try await recovery.run(statements, on: witness)
+                try await proveEpoch(on: witness, for: [record])
                 if witness != shard { others += 1 }
             } catch {
-                let reason = EngineStartError(error, shard: witness)
-                if witness == shard || error.sqlState == .objectNotInPrerequisiteState { throw reason }
-                failure = reason
+                failure = EngineStartError(error, shard: witness)
+                if let failure, witness == shard || isFenced { throw failure }
             }
         }
         if others == 0, let failure { throw failure }

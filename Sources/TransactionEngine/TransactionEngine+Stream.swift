@@ -87,18 +87,16 @@ extension TransactionEngine {
     /// On the plain tables while these are the state at the timestamp, else through the as-of views.
     ///
     /// A statement reads one snapshot of PostgreSQL's, which it has when its first rows arrive. So the second look, by
-    /// which the plain way counts (``SafeTimeTracker/isCurrent(at:on:)``), is taken then, and no row is handed on
+    /// which the plain way counts (``wasCurrent(at:on:)``), is taken then, and no row is handed on
     /// before it; whatever commits later does not change the rows that follow. A function of the client's own would
     /// take new snapshots: its statement runs at REPEATABLE READ, where there is one for all.
     private func stream(
         _ statement: ClientStatement, at timestamp: Timestamp, _ lease: StreamLease
     ) async throws(TransactionError) -> ShardStream<SQLRowStream> {
-        if tracker.isCurrent(at: timestamp, on: lease.shard) {
-            // Closes the timestamp: a commit that is chosen from here on is a later one, and is noticed below.
-            _ = tracker.readRequested(at: timestamp, on: lease.shard)
+        if try await mayBeCurrent(statement, at: timestamp, on: lease.shard) {
             let prefix = statement.isReadableInThePast ? [] : [Self.beginReading]
             let stream = try await open(statement.statement, after: prefix, lease)
-            if tracker.isCurrent(at: timestamp, on: lease.shard) {
+            if await wasCurrent(at: timestamp, on: lease.shard) {
                 statistics.reads += 1
                 return stream
             }
@@ -113,11 +111,10 @@ extension TransactionEngine {
     private func copyOut(
         _ query: ClientStatement, at timestamp: Timestamp, _ lease: StreamLease, _ text: (String) -> String
     ) async throws(TransactionError) -> ShardStream<CopyOutStream> {
-        if tracker.isCurrent(at: timestamp, on: lease.shard) {
-            _ = tracker.readRequested(at: timestamp, on: lease.shard)
+        if try await mayBeCurrent(query, at: timestamp, on: lease.shard) {
             if !query.isReadableInThePast { try await begin([Self.beginReading], lease) }
             let stream = try await openCopy(text(query.statement.text), lease)
-            if tracker.isCurrent(at: timestamp, on: lease.shard) {
+            if await wasCurrent(at: timestamp, on: lease.shard) {
                 statistics.reads += 1
                 return stream
             }

@@ -17,6 +17,7 @@ extension TransactionEngine {
     ) async throws(EngineStartError) -> TransactionEngine {
         let takeover = try await Takeover.run(configuration, clock: clock, loop: loop, logger: logger)
         let engine = TransactionEngine(takeover: takeover, clock: clock, loop: loop, logger: logger)
+        await engine.beginCoordination(after: takeover.newest)
         await engine.beginUpkeep(locks: takeover.locks)
         if takeover.settled > 0 { logger.notice("settled \(takeover.settled) transactions of an earlier coordinator") }
         return engine
@@ -52,7 +53,7 @@ extension TransactionEngine {
     }
 
     /// Settles what stands prepared on `shard` and nobody coordinates: a PREPARE whose answer was lost may succeed long
-    /// after its transaction was aborted.
+    /// after its transaction was aborted. What is of a live peer is left to that.
     private func sweepContinuously(_ shard: ShardID) async {
         // Those of the last round: most of what is found is settled just now, and need not be looked up.
         var suspects: Set<TransactionID> = []
@@ -60,7 +61,9 @@ extension TransactionEngine {
             do { try await loop.sleep(until: .now + configuration.sweepInterval) } catch { return }
             let orphans: [TransactionID]
             do throws(ShardError) {
-                orphans = try await recovery.orphans(on: shard, upTo: epoch) { await self.liveTransactions() }
+                orphans = try await recovery.orphans(on: shard, fenced: fencedEpochs, own: incarnation) {
+                    await self.liveTransactions()
+                }
             } catch {
                 logger.warning("shard \(shard) can't be asked for prepared transactions: \(error.message)")
                 continue
@@ -87,24 +90,30 @@ extension TransactionEngine {
         return liveTransactions().filter { inFlight.contains($0.commitTimestamp) }
     }
 
-    /// Whether no successor has raised the epoch while the lock was lost. A fenced engine must not hold the lock: it
-    /// would serve nobody and keep every other coordinator out.
+    /// Whether no successor or peer has fenced this engine, as far as the shard knows.
     private func stillCoordinates(on shard: ShardID) async -> Bool {
+        try? await proveEpoch(on: shard)
+        return !isFenced
+    }
+
+    /// Runs `statements` on a shard that has to know of no end of this engine's epoch. One that does proves that the
+    /// engine is fenced, whatever others know.
+    func proveEpoch(on shard: ShardID, for statements: [SQLStatement] = []) async throws(ShardError) {
+        let open = ShardSchema.openSession(node: configuration.node, epoch: epoch)
         do throws(ShardError) {
-            let open = ShardSchema.openSession(node: configuration.node, epoch: epoch)
-            _ = try await recovery.run([open], on: shard)
-            return true
+            _ = try await recovery.run([open] + statements, on: shard)
         } catch {
-            guard error.sqlState == .objectNotInPrerequisiteState else { return true }
-            logger.critical("another coordinator took over shard \(shard); this one serves no more: \(error.message)")
-            isFenced = true
-            stopAdmitting()
-            return false
+            if error.sqlState == .objectNotInPrerequisiteState {
+                logger.critical("this node is fenced on shard \(shard), and serves no more: \(error.message)")
+                isFenced = true
+                stopAdmitting()
+            }
+            throw error
         }
     }
 
     /// Holds the coordinator's lock, and takes it again when its session is lost, on whichever server is the primary
-    /// then.
+    /// then. A fenced engine lets go: it would serve nobody and keep others out.
     private func keepLock(on shard: ShardID, _ first: ShardConnection) async {
         var connection = first
         var pause = Backoff()
@@ -133,15 +142,23 @@ extension TransactionEngine {
         await connection.close()
     }
 
-    /// Waits until a lock's session has ended, or its server gives no answer any more; false when the engine stops.
+    /// Waits until a lock's session has ended, or its server gives no answer any more; false when the engine stops or
+    /// is fenced. What its shard knows of other shards' timelines is heard meanwhile: a peer may have followed to a
+    /// standby that was promoted while its former primary still answers here.
     private func waitForEnd(of connection: ShardConnection) async -> Bool {
         var asked = ContinuousClock.now
         while await connection.isOpen {
             do { try await loop.sleep(until: .now + .milliseconds(200)) } catch { return false }
+            guard !isFenced else { return false }
             guard .now - asked > .seconds(1) else { continue }
             asked = .now
             do throws(ShardError) {
-                _ = try await connection.runUncancelled([Statement.confirm], within: configuration.takeoverTimeout)
+                let known = try await connection.runUncancelled(
+                    [ShardSchema.knownTimelines], within: configuration.takeoverTimeout)[0]
+                for row in known {
+                    guard let shard = ShardID(try row.text(0)), let primary = primaries[shard] else { continue }
+                    await primary.heard(of: try row.int64(1))
+                }
             } catch {
                 await connection.close()
             }
@@ -151,10 +168,12 @@ extension TransactionEngine {
 }
 
 extension EngineConfiguration {
-    /// The name of the lock's session; it says who coordinates, and is none of the sessions that an epoch fences.
+    /// The name of the lock's session says who coordinates, and who fences that incarnation ends it by the name. An
+    /// engine that is alone gets its epoch when it holds the lock.
     func lock(of primary: ShardPrimary) throws(EngineStartError) -> CoordinatorLock {
-        CoordinatorLock(
-            primary: primary, settings: try settings(of: primary.shard, name: "meridian coordinator, node \(node)"))
+        let own = coordination?.incarnation
+        let name = "meridian coordinator, node \(node)" + (own.map { " epoch \($0.epoch)" } ?? "")
+        return CoordinatorLock(primary: primary, settings: try settings(of: primary.shard, name: name), own: own)
     }
 
     /// One pool per shard for recovery and upkeep.

@@ -9,9 +9,10 @@ import TwoPhaseCommit
 
 /// Runs transactions over PostgreSQL shards in one global order: the shell around ``TwoPhaseCommit``.
 ///
-/// One engine at a time coordinates a cluster: it holds a lock on every shard, and an epoch that fences its
-/// predecessors (R6). All of its state lives on one event loop, on which its connections live too, so the in-flight
-/// set, the choice of timestamps and the protocol's steps need no locks and no thread hops.
+/// An engine coordinates a cluster alone, or with peers that it knows of (``Coordination``): a lock on every shard
+/// keeps others out, and its epoch fences its predecessors (R6). All of its state lives on one event loop, on which its
+/// connections live too, so the in-flight set, the choice of timestamps and the protocol's steps need no locks and no
+/// thread hops.
 public actor TransactionEngine: LoopActor {
     public nonisolated let loop: EventLoop
     public nonisolated let configuration: EngineConfiguration
@@ -19,6 +20,8 @@ public actor TransactionEngine: LoopActor {
     public nonisolated let shards: [ShardID]
     /// This engine's epoch.
     public nonisolated let epoch: Epoch
+    /// This life of this node.
+    public nonisolated var incarnation: Incarnation { Incarnation(configuration.node, epoch) }
     nonisolated let clock: any IntervalClock
     nonisolated let logger: Logger
     nonisolated let pools: [ShardID: ShardPools]
@@ -26,8 +29,13 @@ public actor TransactionEngine: LoopActor {
     nonisolated let primaries: [ShardID: ShardPrimary]
 
     var tracker: SafeTimeTracker
+    /// What other coordinators have promised, and this one them.
+    var peers: ClosedTimestamps
+    var peerWork = PeerWork()
     /// Commits that are not settled on every shard yet.
     var live: [TransactionID: CommitRun] = [:]
+    /// What of other nodes, and of this one's earlier lives, is over: fenced on every shard, or about to be.
+    var fencedEpochs: FencedEpochs
     var statistics = EngineStatistics()
     /// The newest timestamp that each shard has answered to have committed.
     var newestCommits: [ShardID: Timestamp] = [:]
@@ -37,7 +45,7 @@ public actor TransactionEngine: LoopActor {
     var readWaiters: [SafeTimeTracker.WaiterID: WaitList.ID] = [:]
     private var admission: Admission
     private var admissionQueue = Deque<WaitList.ID>()
-    private var transactionCount: UInt64 = 0
+    private var newestNumber = Timestamp.zero
     /// How many ``PinnedSession``s there are.
     public internal(set) var pinnedCount = 0
     var listeners: [ShardConnection] = []
@@ -45,7 +53,7 @@ public actor TransactionEngine: LoopActor {
     private var isStopping = false
     private var isExpiring = false
     /// The engine has let go of the shards: whatever is not settled is its successor's.
-    private(set) var isStopped = false
+    public private(set) var isStopped = false
     /// Another coordinator has taken over; this one can do nothing more.
     public internal(set) var isFenced = false
     private var upkeep: [Task<Void, Never>] = []
@@ -62,7 +70,9 @@ public actor TransactionEngine: LoopActor {
         recovery = takeover.recovery
         pools = takeover.pools
         primaries = takeover.primaries
+        fencedEpochs = takeover.fencedEpochs
         tracker = SafeTimeTracker(node: takeover.configuration.node, newest: takeover.newest)
+        peers = ClosedTimestamps(Incarnation(takeover.configuration.node, takeover.epoch), peers: [], &tracker)
         admission = Admission(
             openMax: takeover.configuration.writersMax, busyMax: takeover.configuration.busyRequestsMax)
         statistics.recovered = takeover.settled
@@ -85,31 +95,34 @@ public actor TransactionEngine: LoopActor {
         preparing preparation: SessionPreparation? = nil, in pinned: PinnedSession? = nil
     ) async throws(TransactionError) -> ReadWriteTransaction {
         try await admit()
+        prepareToActivate()
         return ReadWriteTransaction(engine: self, number: nextNumber(), preparation: preparation, pinned: pinned)
     }
 
-    /// A number for a ``LockOwner`` that begins.
+    /// A number for a ``LockOwner`` that begins: other nodes' are others, and the youngest of all has the largest, as
+    /// far as clocks agree.
     func nextNumber() -> UInt64 {
-        transactionCount += 1
-        return transactionCount
+        let now = (try? clock.now().latest) ?? .zero
+        newestNumber = max(now, newestNumber.successor).roundedUp(for: configuration.node)
+        return UInt64(newestNumber.rawValue)
     }
 
     // MARK: Sessions and their owners
 
     /// A server process works for `owner` from here on, until its session is given back.
     func sessionOpened(_ process: Int32, on shard: ShardID, by owner: any LockOwner) {
-        owners[SessionID(shard: shard, process: process)] = owner
+        owners[SessionID(shard, process)] = owner
     }
 
     /// - Parameter number: the owner's, who may have been followed by another in a session that is pinned.
     func sessionClosed(_ process: Int32, on shard: ShardID, by number: UInt64) {
-        let id = SessionID(shard: shard, process: process)
+        let id = SessionID(shard, process)
         if owners[id]?.number == number { owners[id] = nil }
     }
 
     /// Whom a server process works for.
     func owner(of process: Int32, on shard: ShardID) -> (any LockOwner)? {
-        owners[SessionID(shard: shard, process: process)]
+        owners[SessionID(shard, process)]
     }
 
     func owner(_ number: UInt64) -> (any LockOwner)? {
@@ -217,6 +230,9 @@ public actor TransactionEngine: LoopActor {
 
     // MARK: Life
 
+    /// No transaction is open, and none is being committed.
+    var isIdle: Bool { admission.open == 0 && live.isEmpty }
+
     /// New transactions are refused from here on.
     func stopAdmitting() {
         isStopping = true
@@ -233,19 +249,15 @@ public actor TransactionEngine: LoopActor {
     public func shutdown(grace: Duration = .seconds(5)) async {
         isStopping = true
         let deadline = ContinuousClock.now + grace
-        while admission.open > 0 || !live.isEmpty, .now < deadline {
+        while !isIdle, .now < deadline {
             try? await loop.sleep(until: .now + .milliseconds(5))
         }
         isStopped = true
         for task in upkeep { task.cancel() }
+        for task in peerWork.fencing.values { task.cancel() }
+        peerWork.probe?.cancel()
         for listener in listeners { await listener.close() }
         for pools in pools.values { await pools.close() }
-    }
-
-    /// A session by what a shard calls it.
-    private struct SessionID: Hashable {
-        var shard: ShardID
-        var process: Int32
     }
 
     static let stopping = TransactionError(.adminShutdown, "the engine is stopping", hint: "connect to another node")

@@ -7,9 +7,11 @@ import TransactionCore
 
 /// Thousands of concurrent transactions over real connections, judged by what their clients saw.
 @Suite(.serialized) struct ListAppendTests {
-    @Test("what thousands of concurrent transactions read and appended on several shards is strictly serializable")
-    func strictlySerializable() async throws {
-        try await ServedShards.with(3) { served in
+    @Test(
+        "what thousands of concurrent transactions read and appended on several shards is strictly serializable",
+        arguments: [1, 3])
+    func strictlySerializable(nodes: Int) async throws {
+        try await ServedShards.with(3, nodes: nodes) { served in
             let record = ListAppendRecord(ListAppendLoad("ListAppendTests"))
             try await run(record, on: served)
             _ = try await served.session { try await record.check(by: $0) }
@@ -41,7 +43,7 @@ import TransactionCore
 
     private func run(_ record: ListAppendRecord, on served: ServedShards) async throws {
         try await served.session { try await ListStep.setup($0) }
-        try await record.runClients { _ in try await served.connect() }
+        try await record.runClients { try await served.connect(to: $0) }
     }
 
     private func spread(on served: ServedShards) async throws -> [Int] {

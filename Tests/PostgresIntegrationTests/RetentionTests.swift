@@ -78,6 +78,17 @@ import TransactionCore
             async let one: Void = expectOneUndoRow(connection)
             async let two: Void = expectOneUndoRow(other)
             _ = try await (one, two)
+            // Two nodes whose rounds fall together, while there is something to empty.
+            for round in 0..<10 {
+                try await turnRing(connection, by: 1)
+                let present = Self.now.rawValue + Int64(round) * 10_000_000_000_000
+                try await connection.commit(at: present - 9_000_000_000_000, "UPDATE t SET v = v + 1")
+                try await turnRing(connection, by: 0)
+                async let one: Void = PartitionUpkeep(connection).run(now: Timestamp(rawValue: present))
+                async let two: Void = PartitionUpkeep(other).run(now: Timestamp(rawValue: present))
+                _ = try await (one, two)
+            }
+            #expect(try await connection.values("SELECT v FROM t") == ["12"])
             await blocker.close()
             await other.close()
         }

@@ -192,6 +192,7 @@ import TransactionCore
                 "SELECT * FROM meridian_undo.\"1_t\"", "DELETE FROM meridian_undo.\"1_t\"",
                 "SELECT * FROM meridian_undo.\"1_t_undone\"()", "DELETE FROM meridian.commit_log",
                 "UPDATE meridian.retention SET readable_from = 1", "SELECT meridian.raise_epoch(1, 5)",
+                "SELECT meridian.fence(1, 5)",
             ] {
                 await #expect(throws: (any Error).self) { try await shard.shard.psql("SET ROLE \(role); \(statement)") }
             }

@@ -58,28 +58,65 @@ import TransactionCore
         }
     }
 
-    @Test("sessions of an earlier epoch are ended and open no more, whichever node's they are")
+    @Test("a fenced epoch's sessions are ended, its lock's too, and open no more; others' and later ones go on")
     func epochs() async throws {
         try await SchemaShard.with { shard in
             let (first, second) = (NodeID(rawValue: 1)!, NodeID(rawValue: 2)!)
+            let one = Epoch(rawValue: 1)
             let old = try await shard.connect(name: "meridian node 1 epoch 1")
-            let other = try await shard.connect(name: "somebody")
-            let successor = try await shard.connect(name: "meridian node 2 epoch 2")
-            _ = try await old.run(ShardSchema.raiseEpoch(of: first, to: Epoch(rawValue: 1)))
-            _ = try await old.run(ShardSchema.openSession(node: first, epoch: Epoch(rawValue: 1)))
+            let lock = try await shard.connect(name: "meridian coordinator, node 1 epoch 1")
+            _ = try await old.run(ShardSchema.raiseEpoch(of: first, to: one))
+            _ = try await old.run(ShardSchema.openSession(node: first, epoch: one))
+            let others = [
+                "somebody", "meridian node 2 epoch 1", "meridian node 1 epoch 2", "meridian node 12 epoch 1",
+                "meridian coordinator, node 2 epoch 1", "meridian recovery, node 1",
+                "meridian node 99999999999999999999 epoch 99999999999999999999",
+            ]
+            var connections: [ShardConnection] = []
+            for name in others { connections.append(try await shard.connect(name: name)) }
+            let peer = connections[1]
 
-            _ = try await successor.run(ShardSchema.raiseEpoch(of: second, to: Epoch(rawValue: 2)))
-            #expect(try await successor.run(ShardSchema.newestEpoch)[0].int64(0) == 2)
-            #expect(try await successor.run(ShardSchema.endEarlierSessions(than: Epoch(rawValue: 2))).isEmpty)
-            await #expect(throws: ShardError.self) { try await old.sql("SELECT 1") }
-            try await other.sql("SELECT 1")
+            _ = try await peer.run(ShardSchema.fence(first, upTo: one))
+            _ = try await peer.run(ShardSchema.endSessions(of: first, upTo: one))
+            for ended in [old, lock] {
+                await #expect(throws: ShardError.self) { try await ended.sql("SELECT 1") }
+            }
+            for connection in connections { try await connection.sql("SELECT 1") }
 
             let again = try await shard.connect(name: "meridian node 1 epoch 1")
             await expectRefusal(.objectNotInPrerequisiteState) {
-                _ = try await again.run(ShardSchema.openSession(node: first, epoch: Epoch(rawValue: 1)))
+                _ = try await again.run(ShardSchema.openSession(node: first, epoch: one))
             }
-            _ = try await successor.run(ShardSchema.openSession(node: second, epoch: Epoch(rawValue: 2)))
-            for connection in [old, other, successor, again] { await connection.close() }
+            _ = try await peer.run(ShardSchema.openSession(node: second, epoch: one))
+            _ = try await peer.run(ShardSchema.openSession(node: first, epoch: Epoch(rawValue: 2)))
+            for connection in [old, lock, again] + connections { await connection.close() }
+        }
+    }
+
+    @Test("a shard knows each node's newest epoch, begun or fenced, and older ones open no session")
+    func newestEpochs() async throws {
+        try await SchemaShard.with { shard in
+            try await shard.session { connection in
+                func node(_ number: UInt16) -> NodeID { NodeID(rawValue: number)! }
+                let told = [
+                    ShardSchema.raiseEpoch(of: node(1), to: Epoch(rawValue: 5)),
+                    ShardSchema.raiseEpoch(of: node(1), to: Epoch(rawValue: 4)),
+                    ShardSchema.fence(node(1), upTo: Epoch(rawValue: 3)),
+                    ShardSchema.fence(node(2), upTo: Epoch(rawValue: 7)),
+                    ShardSchema.fence(node(2), upTo: Epoch(rawValue: 6)),
+                ]
+                for statement in told { _ = try await connection.run(statement) }
+                let known = try await connection.run(ShardSchema.newestEpochs)
+                #expect(try Set(known.map { "\(try $0.int64(0)): \(try $0.int64(1))" }) == ["1: 5", "2: 7"])
+                _ = try await connection.run(ShardSchema.openSession(node: node(1), epoch: Epoch(rawValue: 5)))
+                _ = try await connection.run(ShardSchema.openSession(node: node(2), epoch: Epoch(rawValue: 8)))
+                for (number, epoch) in [(UInt16(1), Int64(4)), (2, 7), (2, 1)] {
+                    await expectRefusal(.objectNotInPrerequisiteState) {
+                        _ = try await connection.run(
+                            ShardSchema.openSession(node: node(number), epoch: Epoch(rawValue: epoch)))
+                    }
+                }
+            }
         }
     }
 

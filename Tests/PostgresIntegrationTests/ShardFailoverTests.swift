@@ -263,10 +263,16 @@ import TransactionEngine
                 }
                 sleeper.signal(SIGSTOP)
                 await standbys[0].server.stop()
+                for shard in shards.shards {
+                    try await shard.psql(
+                        """
+                        SELECT pg_terminate_backend(pid) FROM pg_stat_activity
+                        WHERE application_name LIKE 'meridian coordinator%'
+                        """)
+                }
                 try await shards.engine {
                     $0.follow(standbys)
                     $0.node = NodeID(rawValue: 2)!
-                    $0.isElected = { true }
                 } _: { _ in
                 }
                 await shards.shards[0].server.kill()
@@ -292,7 +298,7 @@ import TransactionEngine
 
 extension EngineConfiguration {
     /// Names the standbys beside the first shards' primaries.
-    fileprivate mutating func follow(_ standbys: [TestShard]) {
+    mutating func follow(_ standbys: [TestShard]) {
         for (index, standby) in standbys.enumerated() {
             shards[index].conninfo +=
                 " host=127.0.0.1,127.0.0.1 port=\(shards[index].conninfo.firstMatch(of: #/port=(\d+)/#)!.output.1)"
@@ -301,7 +307,8 @@ extension EngineConfiguration {
     }
 }
 
-private func withStandbys(
+/// Runs `body` with a standby of each of the first `count` shards.
+func withStandbys(
     of shards: EngineShards, count: Int = 2, isSynchronous: Bool = true, _ body: ([TestShard]) async throws -> Void
 ) async throws {
     func with(_ standbys: [TestShard]) async throws {

@@ -1,7 +1,7 @@
 /// Waits until something holds; false when it doesn't within `duration`.
-public func eventually(within duration: Duration = .seconds(30), _ condition: () -> Bool) async -> Bool {
+public func eventually(within duration: Duration = .seconds(30), _ condition: () async -> Bool) async -> Bool {
     let deadline = ContinuousClock.now + duration
-    while !condition() {
+    while await !condition() {
         guard ContinuousClock.now < deadline else { return false }
         try? await Task.sleep(for: .milliseconds(5))
     }
