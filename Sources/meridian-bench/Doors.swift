@@ -118,7 +118,7 @@ struct Doors: Sendable {
     }
 
     /// The `meridian` that was built beside this program.
-    private static var meridian: String {
+    static var meridian: String {
         URL(filePath: "/proc/self/exe").resolvingSymlinksInPath().deletingLastPathComponent()
             .appending(path: "meridian").path(percentEncoded: false)
     }
@@ -236,19 +236,24 @@ struct NodeOverShards: Sendable {
             "CREATE TABLE account (id bigint PRIMARY KEY, balance bigint NOT NULL) WITH (fillfactor = 80)"
         ])
         try connection.copyIn(accounts: accounts)
-        let script = """
-            \\set source random(0, \(accounts - 1))
-            \\set target random(0, \(accounts - 1))
-            \\set first least(:source, :target)
-            \\set second greatest(:source, :target)
-            \\set amount random(-100, 100)
-            BEGIN;
-            UPDATE account SET balance = balance + :amount WHERE id = :first;
-            UPDATE account SET balance = balance - :amount WHERE id = :second;
-            COMMIT;
+        try Self.transferScript(accounts: accounts)
+            .write(toFile: "\(directory)/transfer.sql", atomically: true, encoding: .utf8)
+    }
 
-            """
-        try script.write(toFile: "\(directory)/transfer.sql", atomically: true, encoding: .utf8)
+    /// For pgbench: moves something between two accounts, the smaller one's row first.
+    static func transferScript(accounts: Int64) -> String {
+        """
+        \\set source random(0, \(accounts - 1))
+        \\set target random(0, \(accounts - 1))
+        \\set first least(:source, :target)
+        \\set second greatest(:source, :target)
+        \\set amount random(-100, 100)
+        BEGIN;
+        UPDATE account SET balance = balance + :amount WHERE id = :first;
+        UPDATE account SET balance = balance - :amount WHERE id = :second;
+        COMMIT;
+
+        """
     }
 
     func transfers(clients: Int, seconds: Int) async throws -> PgbenchCell {

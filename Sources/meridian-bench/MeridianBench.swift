@@ -14,11 +14,12 @@ struct MeridianBench: AsyncParsableCommand {
               ops/bench transfers --quick    the same in under a minute
               ops/bench sums --json sums.json
               ops/bench gateway --parts select --clients 8
+              ops/bench nodes --quick        what other nodes cost one
               ops/bench metadata --quick     writes/s of the replicated metadata against etcd and ZooKeeper
             """,
         subcommands: [
-            Transfers.self, Sums.self, GatewayBench.self, MetadataBench.self, Memory.self, MetadataMember.self,
-            MetadataLoad.self,
+            Transfers.self, Sums.self, GatewayBench.self, NodesBench.self, MetadataBench.self, Memory.self,
+            MetadataMember.self, MetadataLoad.self,
         ])
 }
 
