@@ -5,8 +5,8 @@ import Synchronization
 
 /// The port to which a node's clients come, for as long as the node runs: whoever serves them changes, the port stays.
 ///
-/// Clients are served here or handed on, byte by byte, to the node that serves them; TLS and login happen there. A
-/// client that comes while nobody serves waits for a while.
+/// Clients are served here or, while that can't be, handed on, byte by byte, to a node that serves; TLS and login
+/// happen there. A client that comes while nobody serves waits for a while.
 public final class ClientDoor: Sendable {
     /// Who serves clients.
     public enum Destination: Sendable {
@@ -21,13 +21,16 @@ public final class ClientDoor: Sendable {
     public struct Directory: Sendable {
         /// Who serves clients now.
         public var destination: @Sendable () -> Destination
+        /// Whether the node whose door is there is there still, so that clients which were handed on to it may stay.
+        public var isPresent: @Sendable (SocketAddress) -> Bool
         /// Whether a connection from that address may be a node's, and is believed when it says whom it comes from.
         public var isNode: @Sendable (SocketAddress) -> Bool
 
         public init(
-            destination: @escaping @Sendable () -> Destination, isNode: @escaping @Sendable (SocketAddress) -> Bool
+            destination: @escaping @Sendable () -> Destination,
+            isPresent: @escaping @Sendable (SocketAddress) -> Bool, isNode: @escaping @Sendable (SocketAddress) -> Bool
         ) {
-            self.destination = destination
+            (self.destination, self.isPresent) = (destination, isPresent)
             self.isNode = isNode
         }
     }
@@ -70,9 +73,9 @@ public final class ClientDoor: Sendable {
         }
     }
 
-    /// Somebody else serves clients from now on: connections that were handed on to the former one end, because it may
-    /// stand still and never answer again. From any thread.
-    public func destinationChanged() {
+    /// A node is gone: connections that were handed on to it end, because it may stand still and never answer again.
+    /// From any thread.
+    public func endStrays() {
         loop.execute { [guests] in guests.endStrays() }
     }
 

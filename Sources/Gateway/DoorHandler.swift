@@ -89,10 +89,10 @@ final class DoorHandler: ChannelDuplexHandler, RemovableChannelHandler, @uncheck
 
     func errorCaught(context: ChannelHandlerContext, error: any Error) { context.close(promise: nil) }
 
-    /// To another node than the one that serves, or to nobody.
+    /// Was handed on to a node that is gone.
     func endIfStray() {
         guard case .handedOn(let address) = phase else { return }
-        if case .node(address) = directory.destination() { return }
+        if directory.isPresent(address) { return }
         context?.close(promise: nil)
     }
 
@@ -108,7 +108,7 @@ final class DoorHandler: ChannelDuplexHandler, RemovableChannelHandler, @uncheck
         switch directory.destination() {
         case .here(let gateway): serve(gateway, context)
         case .node(let address) where !isHandedOn: connect(to: address)
-        case .node, .nobody: tryLater("no node coordinates")
+        case .node, .nobody: tryLater("no node is known that could")
         }
     }
 

@@ -66,14 +66,10 @@ extension MetadataNode {
     func lookForRemoval() {
         guard wasMember, !isRemoved, replica.leader == nil, removalAskDue <= .now else { return }
         removalAskDue = .now + .seconds(1)
-        let request = ClientRequest.status.encoded(within: .seconds(1))
         for peer in transport.connectedPeers {
-            transport.request(request, kind: PeerKind.client.rawValue, of: peer, within: .seconds(1)) {
-                [weak self] answer in
-                guard case .status(let status)? = (try? answer.get()).flatMap({ try? ClientAnswer(encoded: $0) })
-                else { return }
+            askForStatus(of: peer, within: .seconds(1)) { [weak self] status in
                 self?.assumeIsolated { node in
-                    guard status.chosenUpTo > node.replica.chosenUpTo else { return }
+                    guard let status, status.chosenUpTo > node.replica.chosenUpTo else { return }
                     node.membershipChosen(status.membership)
                 }
             }

@@ -23,6 +23,7 @@ extension MetadataNode {
             }
             _ = replica.propose(payload)
         case .handOver: if let successor = try? NodeID(encoded: payload) { handOver(to: successor) }
+        case .coordinator: return letterReceived(payload, from: sender)
         case .readIndex, .changeMembership, .client, nil:
             logger.error("a message of an unknown kind", metadata: ["peer": "\(sender)", "kind": "\(kind)"])
         }
@@ -42,7 +43,7 @@ extension MetadataNode {
             let change = try? Membership.Change(encoded: payload)
             answer([(change.map(changeMembershipHere) ?? .refused).rawValue])
         case .client: clientRequested(payload, answer)
-        case .consensus, .propose, .handOver, nil: answer([])
+        case .consensus, .propose, .handOver, .coordinator, nil: answer([])
         }
         schedulePump()
     }

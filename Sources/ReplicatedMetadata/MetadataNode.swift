@@ -49,6 +49,8 @@ public actor MetadataNode: MetadataClient {
     var pendingApplications: [(slot: Slot, resume: () -> Void)] = []
     /// When the expiry of a session was proposed last.
     var expiryProposed: [SessionID: ContinuousClock.Instant] = [:]
+    /// Whom what other nodes' coordinators say is for; see ``listen(as:_:)``.
+    var coordinator: (epoch: Epoch, received: @Sendable ([UInt8], Incarnation) -> Void)?
     /// How many others wait for an answer of this node.
     var clientRequestCount = 0
     /// It has been a member since it knows of any.

@@ -182,7 +182,7 @@ public actor NodeSession {
     }
 }
 
-/// A lock that is held, or a seat to which somebody is elected, for as long as its session lives.
+/// A lock that is held, for as long as its session lives.
 public struct HeldLock: Sendable {
     public let session: NodeSession
     public let key: MetadataKey

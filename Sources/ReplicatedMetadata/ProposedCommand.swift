@@ -70,4 +70,6 @@ enum PeerKind: UInt8 {
     case client = 5
     /// Asks the leader to let a voter lead: its number.
     case handOver = 6
+    /// A ``CoordinatorLetter``.
+    case coordinator = 7
 }

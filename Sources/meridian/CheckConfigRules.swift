@@ -93,7 +93,7 @@ struct ConfigurationRules {
 
     private func preparedTransactions(_ shard: String, _ facts: ShardFacts) -> Finding? {
         let limit = facts.number("max_prepared_transactions")
-        let wanted = configuration.engine.writersMax
+        let wanted = configuration.engine.writersMax * nodeCount
         let change =
             "set max_prepared_transactions = \(max(wanted, facts.number("max_connections"))) and restart the server"
         if limit == 0 {
@@ -104,7 +104,7 @@ struct ConfigurationRules {
         }
         guard limit < wanted else { return nil }
         return Finding(
-            .warning, shard, "max_prepared_transactions is \(limit), below the \(wanted) writers of the pool",
+            .warning, shard, "max_prepared_transactions is \(limit), below the \(wanted) writers of \(pools)",
             hint: change
         )
     }
@@ -150,10 +150,15 @@ struct ConfigurationRules {
         }
     }
 
-    /// The pool against every limit that a new connection meets.
+    /// All nodes have such a pool, as far as it is known how many there are.
+    private var nodeCount: Int { configuration.replication?.founders.count ?? 1 }
+
+    private var pools: String { nodeCount == 1 ? "the pool" : "\(nodeCount) nodes' pools" }
+
+    /// The pools against every limit that a new connection meets.
     private func connections(_ shard: String, _ facts: ShardFacts) -> Finding? {
         let engine = configuration.engine
-        let wanted = engine.writersMax + engine.readersMax + engine.streamsMax + engine.pinnedMax
+        let wanted = nodeCount * (engine.writersMax + engine.readersMax + engine.streamsMax + engine.pinnedMax)
         let server = facts.number("max_connections") - facts.number("superuser_reserved_connections")
         let limits = [
             ("max_connections less the reserved ones", server),
@@ -165,7 +170,7 @@ struct ConfigurationRules {
             return nil
         }
         return Finding(
-            .warning, shard, "\(what) is \(limit), below the \(wanted) connections of the pool",
+            .warning, shard, "\(what) is \(limit), below the \(wanted) connections of \(pools)",
             hint: "lower pool.writers, pool.readers or pool.streams, or raise the limit (max_connections: restart)"
         )
     }

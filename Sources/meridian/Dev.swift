@@ -33,7 +33,7 @@ struct Dev: AsyncParsableCommand {
     @Option(
         help: """
             How many nodes clients can connect to; 0 is none. Several are a process each, which may be killed or \
-            stopped: they replicate their metadata and elect one that coordinates.
+            stopped: all of them coordinate, and the others go on without it.
             """)
     var nodes = 1
 

@@ -126,8 +126,8 @@ struct MetadataGroup: AsyncParsableCommand {
         static let configuration = CommandConfiguration(
             abstract: "Set or delete a key, and print the revision that it has from then on.",
             discussion: """
-                Meridian's own keys are among those that can be set: /nodes/, /shards/, /users/, /catalog, /cluster, \
-                /locks/, /elections/, /presence/. Leave them alone, unless its documentation says so.
+                Meridian's own keys are among those that can be set: /nodes/, /shards/, /users/, /cluster, /locks/, \
+                /presence/. Leave them alone, unless its documentation says so.
 
                   meridian metadata set /notes/colour blue
                   meridian metadata set /notes/colour blue --if-absent

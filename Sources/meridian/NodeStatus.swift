@@ -27,7 +27,7 @@ final class NodeStatus: Sendable {
         self.engine.withLock { $0 = engine }
     }
 
-    /// What the engine counts; of one that was elected again, since then.
+    /// What the engine counts; where the node has begun anew, since then.
     func samples(_ clock: SystemBoundedClock) async -> [MetricSample] {
         let engine = engine.withLock { $0 }
         var samples = [MetricSample("meridian_node_coordinates", [], engine == nil ? 0 : 1)]

@@ -8,9 +8,9 @@ struct Serve: AsyncParsableCommand {
     static let configuration = CommandConfiguration(
         abstract: "Run a node: PostgreSQL clients connect to it, and their transactions span the shards.",
         discussion: """
-            Coordinates the cluster while it runs; one process at a time can. Prints "ready: URL" once clients can \
-            connect; Ctrl-C lets open transactions finish and stops. SIGHUP has rules, users and the \
-            TLS certificate read again.
+            Coordinates transactions while it runs: alone, or beside the other nodes where the configuration has the \
+            section "cluster". Prints "ready: URL" once clients can connect; Ctrl-C lets open transactions finish and \
+            stops. SIGHUP has rules, users and the TLS certificate read again.
 
               meridian serve                                over a running `meridian dev --nodes 0`
               meridian serve --config /etc/meridian.yaml    as the file says; ops/meridian.example.yaml explains it

@@ -37,16 +37,35 @@ import Testing
         }
     }
 
-    @Test("who was handed on to a node that serves no more is let go")
+    @Test("who was handed on stays while that node is there, also when this one serves again, and then is let go")
     func strays() async throws {
         try await withDoors { serving, following in
             serving.serves()
             following.handsOn(to: serving)
             let client = try RawClient(port: following.port)
             try await client.logIn()
-            following.knowsNobody()
-            following.door.destinationChanged()
+            following.serves()
+            following.door.endStrays()
+            await client.send(.query("still there"))
+            #expect(rows(try await client.messagesToReady()) == ["still there"])
+            following.losesOthers()
+            following.door.endStrays()
             #expect(try await client.receiveToEnd().isEmpty)
+        }
+    }
+
+    @Test("who was handed on is never handed on again")
+    func handedOnOnce() async throws {
+        try await withDoors { first, second in
+            first.handsOn(to: second)
+            second.handsOn(to: first)
+            let client = try RawClient(port: first.port)
+            await client.send(startup("trusted"))
+            // It waits at the second door, which could send it back.
+            #expect(await eventually { second.askedCount > 2 })
+            second.serves()
+            #expect(isReady(try await client.messagesToReady()))
+            #expect(first.askedCount == 1)
         }
     }
 
@@ -110,6 +129,8 @@ private final class TestDoor: Sendable {
 
     private final class Destination: Sendable {
         let current = Mutex(ClientDoor.Destination.nobody)
+        let othersArePresent = Atomic(true)
+        let askedCount = Atomic(0)
     }
 
     init(on loop: EventLoops.EventLoop, areNodes: Bool) throws {
@@ -119,7 +140,11 @@ private final class TestDoor: Sendable {
         door = try ClientDoor.open(
             host: "127.0.0.1", port: 0, clientsMax: 100, on: loop, logger: logger,
             ClientDoor.Directory(
-                destination: { destination.current.withLock { $0 } }, isNode: { _ in areNodes }))
+                destination: {
+                    destination.askedCount.add(1, ordering: .relaxed)
+                    return destination.current.withLock { $0 }
+                },
+                isPresent: { _ in destination.othersArePresent.load(ordering: .relaxed) }, isNode: { _ in areNodes }))
         let rules = "host all trusted 127.0.0.0/8 trust\nhost all faraway 10.1.2.3/32 trust"
         gateway = try Gateway(
             GatewayConfiguration(port: 0, hostRules: try HostRules(parsing: rules), mockSecret: Array("mock".utf8)),
@@ -135,7 +160,11 @@ private final class TestDoor: Sendable {
         destination.current.withLock { $0 = address.map { .node($0) } ?? .nobody }
     }
 
-    func knowsNobody() { destination.current.withLock { $0 = .nobody } }
+    /// Other nodes are there no more.
+    func losesOthers() { destination.othersArePresent.store(false, ordering: .relaxed) }
+
+    /// How often it was looked for somebody who serves.
+    var askedCount: Int { destination.askedCount.load(ordering: .relaxed) }
 
     func close() async {
         await gateway.shutdown(grace: .zero)

@@ -107,6 +107,11 @@ final class ChaosCluster: Sendable {
         }
     }
 
+    /// Asks the node to end, and returns when it has.
+    func end(_ node: Int) async {
+        await programs.withLock { $0[node] }?.stop()
+    }
+
     /// Stops the node's process where it is, or has it go on.
     func signal(_ node: Int, _ number: Int32) {
         programs.withLock { $0[node] }?.signal(number)
@@ -150,22 +155,32 @@ final class ChaosCluster: Sendable {
 
     // MARK: What is so
 
-    /// The node that coordinates: it holds the lock on every shard; nil while there is none, or a shard is down.
-    func coordinator() async -> Int? {
-        let query = "SELECT application_name FROM pg_stat_activity WHERE application_name LIKE 'meridian coordinator%'"
-        var found: Set<Int> = []
+    /// The nodes that coordinate: those that hold their lock on every shard.
+    func coordinators() async throws -> Set<Int> {
+        let name = "meridian coordinator, node "
+        let query = "SELECT application_name FROM pg_stat_activity WHERE application_name LIKE '\(name)%'"
+        var found = Set(nodes)
         for place in shardPlaces {
-            let names = try? await shards.session(on: place) { try await $0.text(query) }
-            guard let node = names.flatMap({ $0.split(separator: " ").last }).flatMap({ Int($0) }) else { return nil }
-            found.insert(node)
+            let names = try await shards.session(on: place) { try await $0.text(query) }
+            let numbers = names.split(separator: "\n").map { $0.dropFirst(name.count).prefix { $0.isNumber } }
+            found.formIntersection(numbers.compactMap { Int($0) })
         }
-        return found.count == 1 ? found.first : nil
+        return found
     }
 
-    /// How many times a node has taken over.
-    func takeoverCount() async throws -> Int64 {
+    /// Has that node lead the metadata.
+    func lead(_ node: Int) async throws {
+        let command = try RunningCommand([
+            "metadata", "members", "lead", "\(node)", "--config", "\(directory)/\(node).yaml",
+        ])
+        try #require(await command.exitStatus() == 0, "\(command.errors)")
+    }
+
+    /// How many lives nodes have had as coordinators: the newest epoch of all.
+    func lifeCount() async throws -> Int64 {
         try await shards.session(on: 0) { connection in
-            try await connection.run(ShardSchema.newestEpoch, deadline: .now + .seconds(10))[0].int64(0)
+            try await connection.run(ShardSchema.newestEpochs, deadline: .now + .seconds(10))
+                .map { try $0.int64(1) }.max() ?? 0
         }
     }
 }

@@ -5,7 +5,9 @@ import SimulationKit
 struct ChaosFault: Sendable {
     enum Kind: String, CaseIterable {
         case nodeKilled = "is killed"
+        case nodeRestarted = "is asked to stop, and started again"
         case nodeStopped = "stands still"
+        case cutFromNode = "is cut off from one other node"
         case cutFromNodes = "is cut off from the other nodes"
         case unheard = "is not heard by the other nodes"
         case deaf = "does not hear the other nodes"
@@ -19,7 +21,8 @@ struct ChaosFault: Sendable {
         var isOfShard: Bool {
             switch self {
             case .shardKilled, .shardStopped, .shardReset: true
-            case .nodeKilled, .nodeStopped, .cutFromNodes, .unheard, .deaf, .cutFromShard, .cutFromShards, .cutFromAll:
+            case .nodeKilled, .nodeRestarted, .nodeStopped, .cutFromNode, .cutFromNodes, .unheard, .deaf,
+                .cutFromShard, .cutFromShards, .cutFromAll:
                 false
             }
         }
@@ -31,29 +34,20 @@ struct ChaosFault: Sendable {
     /// The place of a shard.
     let shard: Int
     let duration: Duration
-    /// The node coordinated when it was hit.
-    let hitsCoordinator: Bool
 
     /// The node whose clients feel it anyway.
     var hitNode: Int? { kind.isOfShard ? nil : node }
 
-    var title: String {
-        if kind.isOfShard { return "a \(kind.rawValue)" }
-        return "\(hitsCoordinator ? "the coordinator" : "another node") \(kind.rawValue)"
-    }
+    var title: String { kind.isOfShard ? "a \(kind.rawValue)" : "a node \(kind.rawValue)" }
 
-    /// A fault of that kind; those of nodes are the coordinator's, all or half of them.
-    init(
-        _ kind: Kind, coordinator: Int?, always: Bool, lastingAtMost longest: Duration,
-        using chance: inout SeededGenerator
-    ) {
+    /// A fault of that kind, of any node and any shard.
+    init(_ kind: Kind, lastingAtMost longest: Duration, using chance: inout SeededGenerator) {
         self.kind = kind
-        let others = (1...ChaosCluster.nodeCount).filter { $0 != coordinator }
-        let other = others.randomElement(using: &chance) ?? 1
-        node = always || Bool.random(using: &chance) ? coordinator ?? other : other
+        node = Int.random(in: 1...ChaosCluster.nodeCount, using: &chance)
         shard = Int.random(in: 0..<3, using: &chance)
-        duration = .seconds(1) + (longest - .seconds(1)) * Double.random(in: 0...1, using: &chance)
-        hitsCoordinator = node == coordinator
+        // Two nodes that don't reach each other are to find out, and to settle which of them goes.
+        let least = kind == .cutFromNode ? Duration.seconds(6) : .seconds(1)
+        duration = least + (max(longest, least) - least) * Double.random(in: 0...1, using: &chance)
     }
 
     /// Whether both can happen at a time: they are not about the same.
@@ -71,11 +65,14 @@ struct ChaosFault: Sendable {
             await cluster.kill(node)
             try await Task.sleep(for: duration)
             try await cluster.start(node)
+        case .nodeRestarted:
+            await cluster.end(node)
+            try await cluster.start(node)
         case .nodeStopped:
             cluster.signal(node, SIGSTOP)
             try await Task.sleep(for: duration)
             cluster.signal(node, SIGCONT)
-        case .cutFromNodes, .unheard, .deaf, .cutFromShard, .cutFromShards, .cutFromAll:
+        case .cutFromNode, .cutFromNodes, .unheard, .deaf, .cutFromShard, .cutFromShards, .cutFromAll:
             let ways = ways(in: cluster)
             cluster.network.hold(ways)
             try await Task.sleep(for: duration)
@@ -101,13 +98,14 @@ struct ChaosFault: Sendable {
         let shards = outward(cluster.shardPlaces.map { .shard($0) })
         func bothWays(_ ways: [ChaosNetwork.Way]) -> [ChaosNetwork.Way] { ways + ways.map(\.back) }
         return switch kind {
+        case .cutFromNode: bothWays(Array(nodes.prefix(1)))
         case .cutFromNodes: bothWays(nodes)
         case .unheard: nodes
         case .deaf: nodes.map(\.back)
         case .cutFromShard: bothWays(outward([.shard(shard)]))
         case .cutFromShards: bothWays(shards)
         case .cutFromAll: bothWays(nodes + shards)
-        case .nodeKilled, .nodeStopped, .shardKilled, .shardStopped, .shardReset: []
+        case .nodeKilled, .nodeRestarted, .nodeStopped, .shardKilled, .shardStopped, .shardReset: []
         }
     }
 }

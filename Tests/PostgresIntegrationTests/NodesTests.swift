@@ -3,8 +3,9 @@ import Foundation
 import ShardBackend
 import TestSupport
 import Testing
+import TransactionCore
 
-/// Several nodes, each a process, while they are killed, stand still and are started again.
+/// Several nodes, each a process, all of which coordinate, while they are killed, stand still and are started again.
 @Suite(.serialized) struct NodesTests {
     private let files: TemporaryDirectory
 
@@ -21,61 +22,96 @@ import Testing
         let command = try run(["dev", "--shards", "2", "--nodes", "3", "--data", "\(files.path)/data"])
         let dev = DevCluster(command: command)
         try await waitUntil("three nodes are ready", within: .seconds(120)) { dev.urls.count == 3 }
+        for node in 1...3 { _ = try await dev.epoch(of: node) }
         try await body(dev)
         dev.command.signal(SIGINT)
         #expect(await dev.command.exitStatus() == 0, "\(dev.command.errors)")
     }
 
-    private func load(seconds: Int, through url: String) throws -> RunningCommand {
-        try run([
-            "bank", "run", "--url", url, "--clients", "8", "--seconds", "\(seconds)", "--cross-shard", "1", "--history",
-            "\(files.path)/history", "--json", "\(files.path)/report.json",
-        ])
-    }
-
-    @Test("any node serves, and transfers go on while the coordinator is killed, stands still, and comes back")
+    @Test("clients of all nodes work at once, while one is killed, another stands still and wakes up late")
     func failover() async throws {
         try await withNodes { dev in
-            let make = try run(["bank", "init", "--accounts", "60", "--url", dev.urls[0]])
+            let make = try run(["bank", "init", "--accounts", "60", "--url", dev.url(of: 1)])
             try #require(await make.exitStatus() == 0, "\(make.errors)")
+            let former = try await [dev.epoch(of: 1), dev.epoch(of: 2)]
 
-            let first = try await dev.coordinator()
-            let load = try load(seconds: 15, through: dev.url(of: first % 3 + 1))
+            let loads = try (1...3).map { node in
+                try run([
+                    "bank", "run", "--url", dev.url(fromNode: node), "--clients", "4", "--seconds", "15",
+                    "--cross-shard", "1", "--history", "\(files.path)/history-\(node)", "--json",
+                    "\(files.path)/report-\(node).json",
+                ])
+            }
             try await Task.sleep(for: .seconds(2))
-            kill(try dev.processID(of: first), SIGKILL)
-            let second = try await dev.coordinator(not: first)
-
+            kill(try dev.processID(of: 1), SIGKILL)
             try await Task.sleep(for: .seconds(2))
-            let paused = try dev.processID(of: second)
+            let paused = try dev.processID(of: 2)
             kill(paused, SIGSTOP)
-            let third = try await dev.coordinator(not: second)
-            // It wakes up late, and must find that it coordinates no more.
+            try await dev.waitUntilFenced(2, upTo: former[1])
+            // It wakes up late, must find that its life is over, and begins another one.
             kill(paused, SIGCONT)
-            #expect(third != second)
+            for node in 1...2 { _ = try await dev.epoch(of: node, after: former[node - 1]) }
 
-            #expect(await load.exitStatus() == 0, "\(load.output)\(load.errors)")
-            let check = try run([
-                "bank", "check", "--history", "\(files.path)/history", "--total", "60000", "--samples", "20", "--url",
-                dev.url(of: third),
-            ])
-            #expect(await check.exitStatus() == 0, "\(check.output)\(check.errors)")
+            for load in loads { #expect(await load.exitStatus() == 0, "\(load.output)\(load.errors)") }
+            for node in 1...3 {
+                let check = try run([
+                    "bank", "check", "--history", "\(files.path)/history-\(node)", "--total", "60000", "--samples",
+                    "20", "--url", dev.url(of: node),
+                ])
+                #expect(await check.exitStatus() == 0, "\(check.output)\(check.errors)")
+            }
             for shard in dev.shards {
                 #expect(try await rows("SELECT count(*) FROM pg_prepared_xacts", on: shard) == ["0"])
             }
         }
     }
 
-    @Test("a coordinator that is asked to stop lets another one take its place at once")
-    func handOver() async throws {
+    @Test("who is told of a commit by one node reads it through every other, whether it had written before or not")
+    func strongReads() async throws {
         try await withNodes { dev in
-            let first = try await dev.coordinator()
-            kill(try dev.processID(of: first), SIGTERM)
-            let second = try await dev.coordinator(not: first)
-            #expect(second != first)
-            let other = dev.url(of: first % 3 + 1)
-            let make = try run(["bank", "init", "--accounts", "6", "--url", other])
+            let loop = try EventLoop(name: "clients")
+            defer { loop.shutdown() }
+            var clients: [ShardConnection] = []
+            for node in 1...3 { clients.append(try await connect(dev.url(of: node), on: loop)) }
+            try await clients[0].text("CREATE TABLE note (id int PRIMARY KEY, count int NOT NULL)")
+            try await clients[0].text("INSERT INTO note SELECT i, 0 FROM generate_series(1, 8) i")
+            for count in 1...100 {
+                let (writer, reader) = (clients[count % 3], clients[(count / 3) % 3])
+                try await writer.text("UPDATE note SET count = \(count)")
+                #expect(try await reader.text("SELECT DISTINCT count FROM note") == "\(count)")
+                // A node that has had nothing to commit for a while falls silent, and must be heard again.
+                if count % 40 == 0 { try await Task.sleep(for: .seconds(1.5)) }
+            }
+            for client in clients { await client.close() }
+        }
+    }
+
+    @Test("a node that is asked to stop finishes what its clients have begun, while others come to another node")
+    func leaving() async throws {
+        try await withNodes { dev in
+            let loop = try EventLoop(name: "clients")
+            defer { loop.shutdown() }
+            let other = try await connect(dev.url(of: 2), on: loop)
+            try await other.text("CREATE TABLE note (id int PRIMARY KEY)")
+            let client = try await connect(dev.url(of: 1), on: loop)
+            try await client.text("BEGIN")
+            try await client.text("INSERT INTO note SELECT i FROM generate_series(1, 8) i")
+            let epoch = try await dev.epoch(of: 1)
+            kill(try dev.processID(of: 1), SIGTERM)
+            // Who comes to its door while it finishes is served, by another one.
+            let guest = try await connect(dev.url(fromNode: 1), on: loop)
+            #expect(try await guest.text("SELECT count(*) FROM note") == "0")
+            try await client.text("COMMIT")
+            #expect(try await other.text("SELECT count(*) FROM note") == "8")
+            for connection in [client, other, guest] { await connection.close() }
+            try await dev.waitUntilFenced(1, upTo: epoch)
+            let make = try run(["bank", "init", "--accounts", "6", "--url", dev.url(of: 2)])
             #expect(await make.exitStatus() == 0, "\(make.errors)")
         }
+    }
+
+    private func connect(_ url: String, on loop: EventLoop) async throws -> ShardConnection {
+        try await ShardConnection.connect(to: try ConnectionSettings(url), on: loop, deadline: .now + .seconds(20))
     }
 }
 
@@ -99,22 +135,45 @@ private struct DevCluster {
         return try #require(Int32(line.prefix { $0.isNumber }))
     }
 
-    func url(of node: Int) -> String {
+    private func address(of node: Int) -> String {
         let configuration = lines("node: \(node) ").last!.split(separator: "=").last!
         let text = (try? String(contentsOfFile: String(configuration), encoding: .utf8)) ?? ""
-        let listen = text.split(separator: "\n").first { $0.hasPrefix("  listen: 127") }!
-        return "postgresql://meridian@\(listen.split(separator: " ").last!)/meridian"
+        return String(text.split(separator: "\n").first { $0.hasPrefix("  listen: 127") }!.split(separator: " ").last!)
     }
 
-    /// The node that holds the lock on every shard, once there is one, other than `former`.
-    func coordinator(not former: Int = 0) async throws -> Int {
-        let query = "SELECT application_name FROM pg_stat_activity WHERE application_name LIKE 'meridian coordinator%'"
-        while true {
+    func url(of node: Int) -> String { "postgresql://meridian@\(address(of: node))/meridian" }
+
+    /// To that node, or to the next one where there is none.
+    func url(fromNode node: Int) -> String {
+        let addresses = (0..<3).map { address(of: (node + $0 - 1) % 3 + 1) }
+        return "postgresql://meridian@\(addresses.joined(separator: ","))/meridian"
+    }
+
+    /// The epoch in which a node coordinates, once it does in one after `former`: it holds its lock on every shard.
+    func epoch(of node: Int, after former: Int = 0) async throws -> Int {
+        let name = "meridian coordinator, node \(node) epoch "
+        let query = "SELECT application_name FROM pg_stat_activity WHERE application_name LIKE '\(name)%'"
+        var epoch: Int?
+        try await waitUntil("node \(node) coordinates", within: .seconds(60)) {
             var names: [String] = []
             for shard in shards { names += try await rows(query, on: shard) }
-            let nodes = Set(names.compactMap { $0.split(separator: " ").last.flatMap { Int($0) } })
-            if names.count == shards.count, nodes.count == 1, let node = nodes.first, node != former { return node }
-            try await Task.sleep(for: .milliseconds(20))
+            let epochs = Set(names.compactMap { Int($0.dropFirst(name.count)) })
+            guard names.count == shards.count, epochs.count == 1, let found = epochs.first, found > former else {
+                return false
+            }
+            epoch = found
+            return true
+        }
+        return epoch!
+    }
+
+    /// Until no session of these lives of a node can do anything on any shard any more.
+    func waitUntilFenced(_ node: Int, upTo epoch: Int) async throws {
+        let query = "SELECT count(*) FROM meridian.node_epoch WHERE node = \(node) AND fenced >= \(epoch)"
+        try await waitUntil("node \(node) is fenced up to epoch \(epoch)", within: .seconds(60)) {
+            var fenced = true
+            for shard in shards where try await rows(query, on: shard) != ["1"] { fenced = false }
+            return fenced
         }
     }
 }

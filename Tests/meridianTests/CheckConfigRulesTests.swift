@@ -1,3 +1,4 @@
+import PeerTransport
 import Testing
 import TransactionCore
 
@@ -19,15 +20,33 @@ import TransactionCore
 
     private func findings(
         _ changes: [String: String] = [:], schema: SchemaFacts = migrated, offsetNanoseconds: Int64 = 0,
-        errorNanoseconds: Int64 = 0
+        errorNanoseconds: Int64 = 0, nodes: Int = 1
     ) throws -> [Finding] {
         let shard = try #require(ShardID("a"))
-        let configuration = ClusterConfiguration(shards: [.init(id: shard, conninfo: "host=h")])
+        var configuration = ClusterConfiguration(shards: [.init(id: shard, conninfo: "host=h")])
+        if nodes > 1 {
+            let address = PeerAddress(host: "h", port: 1)
+            let founders = (1...nodes).map { (NodeID(rawValue: UInt16($0))!, address) }
+            configuration.replication = ReplicationSettings(
+                name: "c", listen: address, address: address, founders: Dictionary(uniqueKeysWithValues: founders),
+                directory: "d")
+        }
         let facts = ShardFacts(
             answers: Self.fit.merging(changes) { $1 }, schema: schema,
             clockOffset: (offsetNanoseconds, errorNanoseconds)
         )
         return ConfigurationRules(configuration: configuration).findings(on: shard, facts)
+    }
+
+    @Test("a server must have room for the pools of all nodes")
+    func severalNodes() throws {
+        let roomy = ["max_connections": "500"]
+        #expect(try findings(roomy, nodes: 3).allSatisfy { $0.severity == .ok })
+        let crowded = try #require(try findings(nodes: 5).first { $0.message.contains("max_connections") })
+        #expect(crowded.message.contains("is 297, below the 440 connections of 5 nodes' pools"), "\(crowded)")
+        let few = roomy.merging(["max_prepared_transactions": "143"]) { $1 }
+        let finding = try #require(try findings(few, nodes: 3).first)
+        #expect(finding.message.contains("is 143, below the 144 writers of 3 nodes' pools"), "\(finding)")
     }
 
     @Test("a server that is fit gets nothing but ok")
