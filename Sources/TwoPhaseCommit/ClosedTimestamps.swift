@@ -20,8 +20,8 @@ import TransactionCore
 ///   each: a message that comes between them may change the answer.
 /// - What becomes visible is acknowledged in the tracker before it is ``retired(_:on:)``, also when its client was told
 ///   before that the outcome is unknown: a peer that is told may show it to a client, who reads here next (R9).
-/// - Whoever tells a client that another node's transaction committed has acknowledged it in the tracker, is active, and
-///   has made sure since, by a session of its epoch, that it is not fenced: its peers ask it, or fence it later and
+/// - Whoever tells a client that another node's transaction committed has acknowledged it in the tracker, is active,
+///   and has made sure since, by a session of its epoch, that it is not fenced: its peers ask it, or fence it later and
 ///   read from later than that (R9).
 public struct ClosedTimestamps: Sendable {
     /// What one incarnation says to another.

@@ -255,6 +255,30 @@ import TwoPhaseCommit
         }
     }
 
+    @Test("a block that undoes what it read of its own goes on while other nodes commit (R7)")
+    func savepoints() async throws {
+        try await ServedShards.with(2, nodes: 2) { served in
+            let (first, second) = (try await served.connect(to: 0), try await served.connect(to: 1))
+            try await first.text("CREATE TABLE item (id bigint PRIMARY KEY, price bigint)")
+            try await first.text("INSERT INTO item SELECT n, n FROM generate_series(1, 9) AS n")
+            func undone(_ meanwhile: () async throws -> Void) async throws -> String? {
+                // It commits, so that it is active for a while.
+                try await second.text("UPDATE item SET price = price WHERE id = 9")
+                #expect(await !served.engines[0].peers.isSole)
+                try await first.text("BEGIN; SAVEPOINT a; UPDATE item SET price = 0 WHERE id = 1")
+                #expect(try await first.text("SELECT price FROM item WHERE id = 1") == "0")
+                try await meanwhile()
+                return await first.failure("ROLLBACK TO a; COMMIT")
+            }
+            #expect(try await undone {} == nil)
+            // On both shards, row by row: several at once would wait for the block.
+            let change = (2...8).map { "UPDATE item SET price = price + 1 WHERE id = \($0)" }.joined(separator: ";")
+            #expect(try await undone { try await second.text(change) } == nil)
+            #expect(try await first.text("SELECT price FROM item WHERE id = 1") == "1")
+            for client in [first, second] { await client.close() }
+        }
+    }
+
     @Test("rows are where every node looks for them while their table is sharded anew, again and again")
     func sharding() async throws {
         try await ServedShards.with(3, nodes: 3) { served in
