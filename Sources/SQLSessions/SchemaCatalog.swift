@@ -23,6 +23,8 @@ actor SchemaCatalog: LoopActor {
     /// That everybody holds for the change that is to be committed.
     private var mayChange = false
     private var holds: CatalogHolds
+    /// The end of what is held for will not be heard: what is planned now must not count.
+    private var isOver = false
     private var waiters: [UnsafeContinuation<Void, Never>] = []
 
     nonisolated var loop: EventLoop { engine.loop }
@@ -55,11 +57,11 @@ actor SchemaCatalog: LoopActor {
     }
 
     /// Nothing is to be planned.
-    private var isChanging: Bool { isCommitting || reloading != nil || holds.isHeld }
+    private var isChanging: Bool { !isOver && (isCommitting || reloading != nil || holds.isHeld) }
 
     /// The newest catalog, once no change is committing.
     func settled() async -> Catalog {
-        // Ended by the commit of the change, which its own deadlines bound, or by the end of the node that commits it.
+        // Ended by the commit of the change, which its own deadlines bound, or by the end of a node: this or that one.
         while isChanging { await withUnsafeContinuation { waiters.append($0) } }
         return current
     }
@@ -129,16 +131,18 @@ actor SchemaCatalog: LoopActor {
     /// Whether `tables` are as they were in `catalog`, once no change is committing.
     func isCurrent(_ catalog: Catalog, tables: Set<TableName>) async -> Bool {
         while isChanging { await withUnsafeContinuation { waiters.append($0) } }
+        guard !isOver else { return false }
         return catalog.version == current.version
             || tables.allSatisfy { catalog.tables[$0] == current.tables[$0] } && catalog.buckets == current.buckets
     }
 
-    func isNewest(_ catalog: Catalog) -> Bool { catalog.version == current.version && !isChanging }
+    func isNewest(_ catalog: Catalog) -> Bool { catalog.version == current.version && !isChanging && !isOver }
 
     /// Whether the rows of `tables` are where they were by `catalog`: what was read by that was not read elsewhere's.
     func stillPlaces(_ tables: Set<TableName>, as catalog: Catalog) async -> Bool {
         if isNewest(catalog) || (catalog.version == .max && !isChanging) { return true }
         let newest = await settled()
+        guard !isOver else { return false }
         return catalog.buckets == newest.buckets
             && tables.allSatisfy { name in
                 // A table that is gone could be read as long as it was there.
@@ -201,6 +205,13 @@ extension SchemaCatalog: CatalogPeer {
     nonisolated func fenced(_ peer: Incarnation) { onLoop { $0.perform($0.holds.fenced(peer)) } }
 
     nonisolated func ticked() { onLoop { $0.perform($0.holds.ticked()) } }
+
+    nonisolated func stopped() {
+        onLoop { catalog in
+            catalog.isOver = true
+            catalog.wakeWaiters()
+        }
+    }
 
     private func perform(_ actions: [CatalogHolds.Action]) {
         for action in actions {

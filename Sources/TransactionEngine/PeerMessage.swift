@@ -1,4 +1,3 @@
-import ShardBackend
 import TransactionCore
 import TwoPhaseCommit
 

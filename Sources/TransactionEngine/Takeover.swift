@@ -71,12 +71,6 @@ struct Takeover: Sendable {
         }
     }
 
-    /// Gives the cluster back.
-    func letGo() async {
-        for pools in pools.values { await pools.close() }
-        for lock in locks.values { await lock.close() }
-    }
-
     private static func checkIdentity(
         _ shard: ShardID, _ connection: ShardConnection
     ) async throws(EngineStartError) {

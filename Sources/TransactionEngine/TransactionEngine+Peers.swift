@@ -1,7 +1,5 @@
 import BoundedTime
 import EventLoops
-import ShardBackend
-import ShardSchema
 import TransactionCore
 import TwoPhaseCommit
 
@@ -14,6 +12,8 @@ public protocol CatalogPeer: AnyObject, Sendable {
     func fenced(_ peer: Incarnation)
     /// Some time has passed.
     func ticked()
+    /// The engine has let go of the shards: nobody will be heard any more.
+    func stopped()
 }
 
 /// What an engine does with its peers. Confined to the engine.

@@ -253,6 +253,7 @@ public actor TransactionEngine: LoopActor {
             try? await loop.sleep(until: .now + .milliseconds(5))
         }
         isStopped = true
+        peerWork.catalog?.stopped()
         for task in upkeep { task.cancel() }
         for task in peerWork.fencing.values { task.cancel() }
         peerWork.probe?.cancel()

@@ -388,11 +388,12 @@ public struct ClosedTimestamps: Sendable {
         var released = begin(report.activity, of: &known, &tracker)
         known.answeredRound = max(known.answeredRound, report.round)
         let earlier = known.inFlight
+        var newest = Timestamp.zero
         switch report.promise {
-        case .silent(let newest):
+        case .silent(let chosen):
+            newest = chosen
             known.isSilent = true
             known.inFlight = []
-            tracker.peersChoose(upTo: newest, isSole: false)
         case .closed(let closed, let inFlight):
             known.isSilent = false
             if closed > known.closed {
@@ -406,7 +407,7 @@ public struct ClosedTimestamps: Sendable {
         tracker.acknowledged(report.strongReadTimestamp)
         for part in known.inFlight.subtracting(earlier).sorted() { tracker.enter(part.timestamp, on: part.shard) }
         released += retire(earlier.subtracting(known.inFlight), &tracker)
-        tracker.peersChoose(upTo: .zero, isSole: isSole)
+        tracker.peersChoose(upTo: newest, isSole: isSole)
         return release(released) + endRoundIfAnswered()
     }
 

@@ -117,6 +117,32 @@ import TwoPhaseCommit
         }
     }
 
+    @Test("a snapshot stays what it is while a peer commits: a row by its key, sums, rows as they arrive (R8, R10)")
+    func snapshotWhilePeerCommits() async throws {
+        try await ServedShards.with(2, nodes: 2) { served in
+            let (writer, reader) = (try await served.connect(to: 0), try await served.connect(to: 1))
+            try await writer.text("CREATE TABLE item (id bigint PRIMARY KEY, price bigint)")
+            try await writer.text("INSERT INTO item SELECT n, 1 FROM generate_series(1, 9) AS n")
+            let reads = [
+                "SELECT price FROM item WHERE id = 3", "SELECT sum(price) FROM item",
+                "DECLARE c CURSOR FOR SELECT price FROM item WHERE id = 4; FETCH ALL FROM c; CLOSE c",
+            ]
+            for round in 1...4 {
+                // It commits, so that it is active for a while.
+                try await writer.text("UPDATE item SET price = \(round)")
+                #expect(await !served.engines[1].peers.isSole)
+                let before = ["\(round)", "\(9 * round)", "\(round)"]
+                try await reader.text("BEGIN READ ONLY")
+                #expect(try await reader.text(reads[0]) == before[0])
+                try await writer.text("UPDATE item SET price = price + 100")
+                for (read, expected) in zip(reads, before) { #expect(try await reader.text(read) == expected) }
+                try await reader.text("COMMIT")
+            }
+            #expect(try await reader.text(reads[1]) == "936")
+            for client in [writer, reader] { await client.close() }
+        }
+    }
+
     @Test("who locks rows at a node that was idle sees what another had committed that is gone (R9)")
     func rowLocksAfterFencing() async throws {
         try await ServedShards.with(2, nodes: 2) { served in
@@ -252,6 +278,26 @@ import TwoPhaseCommit
             try await first.text("DROP TABLE item")
             for client in [first, second, third] { #expect(await client.failure("SELECT * FROM item") == "42P01") }
             for client in [first, second, third] { await client.close() }
+        }
+    }
+
+    @Test("who waits for another node's change of the schema is told so when its own node stops")
+    func stoppedWhileHeld() async throws {
+        try await ServedShards.with(2, nodes: 2) { served in
+            let client = try await served.connect(to: 0)
+            try await client.text("CREATE TABLE item (id bigint PRIMARY KEY, price bigint)")
+            let (first, second) = (served.engines[0], served.engines[1])
+            // The end of the change will not be heard.
+            served.peers?.cut(second.incarnation.node)
+            let hold = PeerMessage.catalog(.hold(1_000)).encoded
+            first.configuration.coordination?.received(hold, from: second.incarnation)
+            let waiting = Task { await client.failure("SELECT count(*) FROM item") }
+            try await Task.sleep(for: .milliseconds(300))
+            await first.shutdown(grace: .zero)
+            let failure = await waiting.value
+            // 57014: nobody has told it.
+            #expect(failure != nil && failure != "57014", "\(failure ?? "")")
+            await client.close()
         }
     }
 
