@@ -281,6 +281,23 @@ import TwoPhaseCommit
         }
     }
 
+    @Test("who waits for another node's change of the schema goes on when that node is gone and fenced")
+    func goneWhileHeld() async throws {
+        try await ServedShards.with(2, nodes: 2) { served in
+            let client = try await served.connect(to: 0)
+            try await client.text("CREATE TABLE item (id bigint PRIMARY KEY, price bigint)")
+            let (first, second) = (served.engines[0], served.engines[1])
+            served.peers?.cut(second.incarnation.node)
+            let hold = PeerMessage.catalog(.hold(1_000)).encoded
+            first.configuration.coordination?.received(hold, from: second.incarnation)
+            let waiting = Task { try await client.text("SELECT count(*) FROM item") }
+            try await Task.sleep(for: .milliseconds(300))
+            served.peers?.vanish(second.incarnation)
+            #expect(try await waiting.value == "0")
+            await client.close()
+        }
+    }
+
     @Test("who waits for another node's change of the schema is told so when its own node stops")
     func stoppedWhileHeld() async throws {
         try await ServedShards.with(2, nodes: 2) { served in
